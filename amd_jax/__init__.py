@@ -1,0 +1,1 @@
+"""amd_jax: masked distillation of small vision transformers (AMD, DMAE, MAE, VideoMAE) in JAX."""

@@ -1,0 +1,114 @@
+"""Checkpoints through orbax: parameters, optimiser state and data position in one step directory.
+
+Layout: `WORKDIR/config.json` (the resolved config) and `WORKDIR/checkpoints/STEP/{params,optimizer,data}`.
+A step directory appears under its name only when it is whole, so a killed run leaves the one before it.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from ml_collections import ConfigDict
+
+from amd_jax.config import ConfigError
+from amd_jax.train_state import TrainState
+
+FOLDER = "checkpoints"
+CONFIG = "config.json"
+
+
+class Checkpoints:
+    """The checkpoints of one run; saving returns at once and goes on in the background."""
+
+    def __init__(self, workdir: str, keep: int) -> None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix=None)
+        self._manager = ocp.CheckpointManager(Path(workdir).absolute() / FOLDER, options=options)
+
+    def latest(self) -> int | None:
+        """The newest whole step, or None."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, step: int, position: dict[str, Any]) -> None:
+        """Start saving; `position` is the data position (plain JSON)."""
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
+            data=ocp.args.JsonSave(position),
+        )
+        self._manager.save(step, args=items, force=True)
+
+    def restore(self, abstract: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
+        """The state and data position of `step`, placed as the shardings in `abstract` say.
+
+        The mesh may differ from the one that saved.
+
+        Raises:
+          ConfigError: the checkpoint holds other parameters than this config builds.
+        """
+        items = ocp.args.Composite(
+            params=ocp.args.StandardRestore(abstract.params),
+            optimizer=ocp.args.StandardRestore({"step": abstract.step, "state": abstract.opt_state}),
+            data=ocp.args.JsonRestore(),
+        )
+        try:
+            out = self._manager.restore(step, args=items)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{self._manager.directory}/{step} does not fit this config ({_first_line(error)}); "
+                "continue with the config that wrote it, or start in another workdir"
+            ) from error
+        return TrainState(out.optimizer["step"], out.params, out.optimizer["state"]), out.data
+
+    def wait(self) -> None:
+        """Returns once everything saved so far is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and frees the background threads."""
+        self._manager.close()
+
+
+def save_config(workdir: str, config: ConfigDict) -> None:
+    """Writes the resolved config next to the run, whole or not at all."""
+    path = Path(workdir) / CONFIG
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
+    os.replace(temporary, path)
+
+
+def load_config(workdir: str) -> dict[str, Any]:
+    """The resolved config of a run, as plain data."""
+    path = Path(workdir) / CONFIG
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path}: cannot read the config of a run there ({error})") from error
+
+
+def is_run(path: str) -> bool:
+    """Whether `path` is a workdir of ours."""
+    return (Path(path) / CONFIG).is_file() and (Path(path) / FOLDER).is_dir()
+
+
+def load_params(workdir: str, step: int | None = None) -> tuple[Any, int]:
+    """The parameters of a run as host arrays, from its newest checkpoint or from `step`; and the step.
+
+    Raises:
+      ConfigError: there is no such checkpoint.
+    """
+    folder = Path(workdir).absolute() / FOLDER
+    steps = sorted(int(p.name) for p in folder.glob("[0-9]*") if p.name.isdigit()) if folder.is_dir() else []
+    if not steps or (step is not None and step not in steps):
+        wanted = "" if step is None else f" of step {step}"
+        raise ConfigError(f"{workdir}: no checkpoint{wanted} there; the run has {steps or 'none'}")
+    step = steps[-1] if step is None else step
+    with ocp.StandardCheckpointer() as checkpointer:
+        params = checkpointer.restore(folder / str(step) / "params")
+    return jax.device_get(params), step
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0][:200]

@@ -1,0 +1,210 @@
+"""The one declaration of every config key: default (which gives the type), choices and meaning.
+
+A config file starts from `default()`, which is locked: an unknown key or a wrong type is an error at the
+line that sets it. `validate` then checks what a type cannot say. `python -m amd_jax.config` prints the
+table.
+"""
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ConfigError(ValueError):
+    """Something the user gave is wrong; the message is one line that says what, where and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One config key. The type of `default` is the type of the key."""
+
+    default: Any
+    meaning: str
+    choices: tuple[str, ...] = ()
+
+
+def _encoder(size: str, meaning: str) -> dict[str, Key]:
+    """The keys that student and teacher share."""
+    return {
+        "size": Key(size, f"{meaning}: a name from amd_jax/models/sizes.py"),
+        "width": Key(0, "features per token; 0: from the size"),
+        "depth": Key(0, "number of blocks; 0: from the size"),
+        "heads": Key(0, "attention heads; 0: from the size"),
+        "cls_token": Key(True, "prepend a CLS token (MAE: yes, VideoMAE and AMD video: no)"),
+        "positions": Key("sincos_2d", "fixed position table", ("sincos_2d", "sincos_1d", "learned")),
+        "qkv_bias": Key("qkv", "which of q, k, v have a bias (VideoMAE: q and v)", ("qkv", "qv", "none")),
+    }
+
+
+def _section(name: str, keys: dict[str, Key]) -> dict[str, Key]:
+    return {f"{name}.{key}": value for key, value in keys.items()}
+
+
+KEYS: dict[str, Key] = {
+    "method": Key("amd", "what trains the student", ("amd", "mae")),
+    "seed": Key(0, "the one seed: initial weights, data order, augmentation and masks follow from it"),
+    "batch_size": Key(256, "examples per optimiser step over all processes, repeats not counted"),
+    "accum_steps": Key(1, "split each batch into this many passes and add up their gradients"),
+    "epochs": Key(0.0, "length of the run in passes over the data; 0: `steps` says it"),
+    "steps": Key(0, "length of the run in optimiser steps; wins over `epochs` when positive"),
+    **_section(
+        "data",
+        {
+            "source": Key("embedded", "where images come from", ("embedded", "folder", "tfds")),
+            "name": Key("imagenet2012", "TFDS: name of the data set"),
+            "path": Key("", "folder: the directory with train/ and val/; tfds: its data_dir"),
+            "train_split": Key("", "split to train on; empty: the source's usual name for it"),
+            "eval_split": Key("", "split to evaluate on; empty: the source's usual name for it"),
+            "image_size": Key(224, "height and width in pixels that the model sees"),
+            "channels": Key(3, "3 for colour, 1 for grey"),
+            "mean": Key(IMAGENET_MEAN, "per-channel mean of pixels in [0, 1], subtracted on the device"),
+            "std": Key(IMAGENET_STD, "per-channel standard deviation of pixels in [0, 1]"),
+            "crop_scale": Key((0.2, 1.0), "random resized crop: share of the area"),
+            "crop_ratio": Key((3 / 4, 4 / 3), "random resized crop: width over height"),
+            "flip": Key(True, "mirror left to right with probability 0.5"),
+            "repeats": Key(1, "differently augmented copies of each example in a batch"),
+            "workers": Key(0, "processes that read and augment; 0: threads of this process"),
+            "threads": Key(4, "reading threads in each process"),
+            "prefetch": Key(4, "batches made ahead of time"),
+            "max_corrupt": Key(100, "unreadable files to skip before the run stops"),
+        },
+    ),
+    **_section(
+        "model",
+        {
+            "patch_size": Key(16, "height and width of a patch in pixels"),
+            "frames": Key(1, "frames of the input; 1: an image"),
+            "tubelet": Key(1, "frames of a token"),
+            "dtype": Key(
+                "auto",
+                "compute type; auto: bfloat16 on TPU and GPU, float32 on CPU. Parameters stay float32",
+                ("auto", "float32", "bfloat16"),
+            ),
+            "attention": Key("xla", "attention of jax.nn: XLA's own or cuDNN's fused", ("xla", "cudnn")),
+            "remat": Key(False, "recompute each block in the backward pass, to save memory"),
+        },
+    ),
+    **_section("student", _encoder("base", "the encoder that is trained")),
+    **_section(
+        "teacher",
+        {
+            **_encoder("large", "the frozen encoder"),
+            "weights": Key("", "where its weights are: a workdir or checkpoint of ours, or an imported file"),
+            "random": Key(False, "allow a randomly initialised teacher, for tests and timing"),
+        },
+    ),
+    **_section(
+        "decoder",
+        {
+            "width": Key(512, "features per token of the pixel decoder"),
+            "depth": Key(8, "blocks of the pixel decoder"),
+            "heads": Key(16, "attention heads of the pixel decoder"),
+            "embed_bias": Key(True, "bias in the encoder-to-decoder linear (MAE: yes, VideoMAE: no)"),
+        },
+    ),
+    **_section(
+        "mask",
+        {
+            "student_ratio": Key(0.75, "share of positions hidden from the student"),
+            "teacher_ratio": Key(0.5, "share of positions hidden from the teacher"),
+            "student_visible": Key(
+                0, "positions per frame the student sees; wins over the ratio if positive"
+            ),
+            "teacher_visible": Key(
+                0, "positions per frame the teacher sees; wins over the ratio if positive"
+            ),
+            "floor": Key(
+                "masked",
+                "which number a ratio rounds down: the masked (AMD, VideoMAE) or the visible (MAE, DMAE)",
+                ("masked", "visible"),
+            ),
+        },
+    ),
+    **_section(
+        "loss",
+        {
+            "target": Key(
+                "patch",
+                "pixels to predict: normalised over the patch (MAE), per channel (VideoMAE, AMD), or as is",
+                ("patch", "channel", "pixels"),
+            ),
+            "align": Key("l2", "distance between features", ("l2", "l1", "smooth_l1")),
+            "rec_weight": Key(1.0, "weight of the pixel reconstruction"),
+            "direct_weight": Key(1.0, "weight of direct alignment"),
+            "gen_weight": Key(1.0, "weight of generative alignment"),
+            "feature_norm": Key(
+                "none",
+                "normalise teacher features (l2: both sides) per token before alignment; published AMD: none",
+                ("none", "layernorm", "l2"),
+            ),
+            "layers": Key("mean", "how aligned layers are combined (AMD: mean, DMAE: sum)", ("mean", "sum")),
+        },
+    ),
+    **_section(
+        "align",
+        {
+            "student_layers": Key((6, 12), "aligned student layers, counted from 1, before any final norm"),
+            "teacher_layers": Key((12, 24), "the teacher layer for each aligned student layer"),
+            "generator_depth": Key(2, "blocks of each generator"),
+            "train_mask_tokens": Key(
+                True,
+                "train the generators' mask tokens; the released AMD code leaves them as drawn",
+            ),
+        },
+    ),
+    **_section(
+        "optim",
+        {
+            "base_lr": Key(1.5e-4, "peak learning rate per 256 examples of batch_size"),
+            "warmup_lr": Key(0.0, "learning rate at step 0, per 256 examples"),
+            "min_lr": Key(0.0, "learning rate at the end, per 256 examples"),
+            "warmup_epochs": Key(0.0, "length of the linear warm-up in epochs"),
+            "warmup_steps": Key(0, "length of the linear warm-up in steps; wins over epochs when positive"),
+            "weight_decay": Key(0.05, "AdamW's decay; none on biases, norms, tokens and positions"),
+            "b1": Key(0.9, "AdamW's beta 1"),
+            "b2": Key(0.95, "AdamW's beta 2"),
+            "eps": Key(1e-8, "AdamW's epsilon"),
+            "clip": Key(0.0, "largest global gradient norm; 0: no clipping"),
+        },
+    ),
+    **_section(
+        "mesh",
+        {
+            "data": Key(-1, "devices along the batch; -1: all that are left"),
+            "fsdp": Key(1, "devices that share batch, parameters and optimiser state"),
+            "tensor": Key(1, "devices that share attention heads and MLP features"),
+        },
+    ),
+    **_section(
+        "log",
+        {
+            "every": Key(50, "steps between log lines"),
+            "pictures_every": Key(1000, "steps between pictures of masks and reconstructions; 0: never"),
+        },
+    ),
+    **_section(
+        "checkpoint",
+        {
+            "every": Key(1000, "steps between checkpoints; one is always written at the end"),
+            "keep": Key(2, "newest checkpoints to keep"),
+        },
+    ),
+}
+
+
+def default() -> ConfigDict:
+    """Every key at its default, locked against unknown names and wrong types."""
+    config = ConfigDict()
+    for name, key in KEYS.items():
+        *sections, leaf = name.split(".")
+        node = config
+        for section in sections:
+            if section not in node:
+                node[section] = ConfigDict()
+            node = node[section]
+        node[leaf] = key.default
+    return config.lock()

@@ -1,0 +1,1 @@
+"""The networks: one encoder for images and videos, the pixel decoder, and the student around them."""

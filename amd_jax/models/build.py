@@ -1,0 +1,113 @@
+"""From a config to the networks: the one reader of the model's config keys."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from amd_jax.masking import visible_count
+from amd_jax.models.blocks import BlockConfig
+from amd_jax.models.sizes import SIZES
+from amd_jax.models.student import AlignConfig, DecoderConfig, Student
+from amd_jax.models.vit import ViT, ViTConfig
+
+
+def patch(config: ConfigDict) -> tuple[int, int, int]:
+    """Frames, height and width of a token in pixels."""
+    return config.model.tubelet, config.model.patch_size, config.model.patch_size
+
+
+def grid(config: ConfigDict) -> tuple[int, int, int]:
+    """Tokens along (time, height, width)."""
+    side = config.data.image_size // config.model.patch_size
+    return config.model.frames // config.model.tubelet, side, side
+
+
+def visible(config: ConfigDict) -> tuple[int, int]:
+    """Positions of a frame that student and teacher see. Without a teacher both numbers are the student's."""
+    _, height, width = grid(config)
+
+    def count(who: str) -> int:
+        given = config.mask[f"{who}_visible"]
+        ratio = config.mask[f"{who}_ratio"]
+        return given or visible_count(height * width, ratio, config.mask.floor)
+
+    student = count("student")
+    return student, count("teacher") if config.method == "amd" else student
+
+
+def compute_dtype(config: ConfigDict) -> Any:
+    """The type the networks compute in; "auto" asks the device."""
+    name = config.model.dtype
+    if name == "auto":
+        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return jnp.dtype(name)
+
+
+def encoder(config: ConfigDict, who: str) -> ViTConfig:
+    """The encoder of `who`, "student" or "teacher", at its full depth."""
+    keys = config[who]
+    size = SIZES[keys.size]
+    width = keys.width or size.width
+    block = BlockConfig(
+        width=width,
+        heads=keys.heads or size.heads,
+        # A width of one's own gets the usual MLP; the size's MLP belongs to the size's width.
+        mlp_width=4 * width if keys.width else size.mlp_width,
+        qkv_bias=keys.qkv_bias,
+        dtype=compute_dtype(config),
+        attention=config.model.attention,
+        remat=config.model.remat,
+    )
+    return ViTConfig(block, keys.depth or size.depth, grid(config), keys.cls_token, keys.positions)
+
+
+def student(config: ConfigDict) -> Student:
+    """The student with everything its method trains."""
+    enc = encoder(config, "student")
+    # Decoder and generators have fixed tables even where the encoder learns its own.
+    fixed = "sincos_2d" if enc.positions == "learned" else enc.positions
+    d = config.decoder
+    block = dataclasses.replace(enc.block, width=d.width, heads=d.heads, mlp_width=4 * d.width)
+    decoder = DecoderConfig(block, d.depth, fixed, d.embed_bias)
+    return Student(enc, decoder, _align(config, enc, fixed))
+
+
+def teacher(config: ConfigDict) -> ViT | None:
+    """The teacher, cut after its last aligned layer and without the final norm; None without distillation."""
+    align = student(config).align
+    if align is None:
+        return None
+    full = encoder(config, "teacher")
+    return ViT(dataclasses.replace(full, depth=max(align.teacher_layers)), final_norm=False)
+
+
+def _align(config: ConfigDict, enc: ViTConfig, fixed: str) -> AlignConfig | None:
+    if config.method == "mae":
+        return None
+    t = encoder(config, "teacher").block
+    layers = (tuple(config.align.student_layers), tuple(config.align.teacher_layers))
+    direct = layers if config.loss.direct_weight else ((), ())
+    sees_more = visible(config)[1] > visible(config)[0]
+    gen = layers if config.loss.gen_weight and sees_more else ((), ())
+    generator = BlockConfig(
+        width=t.width,
+        heads=max(1, t.width // 64),
+        mlp_width=4 * t.width,
+        qkv_bias=enc.block.qkv_bias,
+        dtype=t.dtype,
+        attention=t.attention,
+        remat=t.remat,
+    )
+    return AlignConfig(
+        teacher_width=t.width,
+        student_direct=direct[0],
+        teacher_direct=direct[1],
+        student_gen=gen[0],
+        teacher_gen=gen[1],
+        generator=generator,
+        generator_depth=config.align.generator_depth,
+        positions=fixed,
+    )

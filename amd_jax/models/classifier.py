@@ -1,0 +1,32 @@
+"""A ViT with a linear head, for fine-tuning and evaluation."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from amd_jax.models.blocks import Linear, layer_norm
+from amd_jax.models.vit import ViT, ViTConfig
+
+
+class Classifier(nn.Module):
+    """Encoder, pooling, head.
+
+    `pool` "cls" reads the CLS token after the final norm (MAE); "mean" averages the patch tokens of the
+    last block and then normalises ("fc_norm": MAE with global pooling, VideoMAE).
+    """
+
+    encoder: ViTConfig
+    classes: int
+    pool: str = "cls"
+
+    @nn.compact
+    def __call__(self, patches: jax.Array, indices: jax.Array) -> jax.Array:
+        """Logits `[batch, classes]`, float32, for `[batch, tokens, patch values]` normalised patches."""
+        x, _ = ViT(self.encoder, final_norm=self.pool == "cls", name="encoder")(patches, indices)
+        if self.pool == "cls":
+            x = x[:, 0]
+        else:
+            x = x[:, self.encoder.cls_token :].astype(jnp.float32).mean(axis=1)
+            x = layer_norm("fc_norm", self.encoder.block.norm_eps)(x)
+        head = Linear(self.classes, kernel_init=nn.initializers.truncated_normal(0.02), name="head")
+        return head(x)

@@ -1,0 +1,72 @@
+"""The ViT encoder for images and videos (an image is a video of one frame)."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from amd_jax.models import positions
+from amd_jax.models.blocks import BlockConfig, Blocks, Linear, layer_norm
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTConfig:
+    """An encoder. `grid` is the number of tokens along (time, height, width)."""
+
+    block: BlockConfig
+    depth: int
+    grid: tuple[int, int, int]
+    cls_token: bool = True
+    positions: str = "sincos_2d"  # a fixed table of amd_jax/models/positions.py, or "learned"
+
+    @property
+    def tokens(self) -> int:
+        """Patch tokens of a whole input, without the CLS token."""
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+
+class ViT(nn.Module):
+    """Embeds the patches it is given, and no others, and runs the blocks over them."""
+
+    config: ViTConfig
+    final_norm: bool = True  # off for a teacher that is cut after its last aligned layer
+
+    @nn.compact
+    def __call__(
+        self, patches: jax.Array, indices: jax.Array, taps: tuple[int, ...] = ()
+    ) -> tuple[jax.Array, dict[int, jax.Array]]:
+        """Encode visible patches.
+
+        Args:
+          patches: `[batch, n, patch values]`, normalised pixels of the visible patches.
+          indices: `[batch, n]`, their token indices in the whole input.
+          taps: layers, counted from 1, whose outputs are wanted, before any norm.
+
+        Returns:
+          `[batch, (1 +) n, width]` after the final norm, CLS token first if there is one; and the taps,
+          each of the same shape.
+        """
+        c = self.config
+        width, dtype = c.block.width, c.block.dtype
+        x = Linear(width, dtype=dtype, name="patch_embed")(patches)
+        table = self._positions()
+        x += table[c.cls_token :][indices].astype(dtype)
+        if c.cls_token:
+            cls = self.param("cls_token", nn.initializers.truncated_normal(0.02), (width,))
+            cls = (cls + table[0]).astype(dtype)
+            x = jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, width)), x], axis=1)
+        x, tapped = Blocks(c.block, c.depth, name="blocks")(x, taps)
+        if self.final_norm:
+            x = layer_norm("norm", c.block.norm_eps)(x)
+        return x, tapped
+
+    def _positions(self) -> jax.Array:
+        """`[(1 +) tokens, width]`; a fixed table is zero for the CLS token."""
+        c = self.config
+        width = c.block.width
+        if c.positions == "learned":
+            init = nn.initializers.truncated_normal(0.02)
+            return self.param("positions", init, (c.cls_token + c.tokens, width))
+        table = jnp.asarray(positions.table(c.positions, c.grid, width))
+        return jnp.pad(table, ((int(c.cls_token), 0), (0, 0)))

@@ -1,0 +1,1 @@
+"""Pure train steps: (state, teacher, batch) -> (state, metrics)."""

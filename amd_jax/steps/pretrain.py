@@ -1,0 +1,178 @@
+"""Masked pre-training, with a teacher (AMD) or without (MAE), as one pure step."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from amd_jax import losses, patches
+from amd_jax.masking import Masks, nested_masks
+from amd_jax.models import build
+from amd_jax.models.student import Student, StudentOutput
+from amd_jax.models.vit import ViT
+from amd_jax.train_state import TrainState
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+Step = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretraining:
+    """The networks and the constants of a pre-training run; everything in it is static."""
+
+    student: Student
+    teacher: ViT | None
+    loss: losses.LossConfig
+    patch: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    student_visible: int  # positions of a frame
+    teacher_visible: int
+
+    @classmethod
+    def from_config(cls, config: ConfigDict) -> "Pretraining":
+        """Reads the method, the networks and the loss from a config."""
+        student_visible, teacher_visible = build.visible(config)
+        names = [field.name for field in dataclasses.fields(losses.LossConfig)]
+        return cls(
+            student=build.student(config),
+            teacher=build.teacher(config),
+            loss=losses.LossConfig(**{name: config.loss[name] for name in names}),
+            patch=build.patch(config),
+            mean=tuple(config.data.mean),
+            std=tuple(config.data.std),
+            student_visible=student_visible,
+            teacher_visible=teacher_visible,
+        )
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """Frames, height, width and channels of one example."""
+        t, h, w = (g * p for g, p in zip(self.student.encoder.grid, self.patch, strict=True))
+        return t, h, w, len(self.mean)
+
+    def masks(self, key: jax.Array, batch: int) -> Masks:
+        """Nested masks for a batch."""
+        grid = self.student.encoder.grid
+        return nested_masks(key, batch, grid, self.student_visible, self.teacher_visible)
+
+    def init_student(self, key: jax.Array) -> Any:
+        """Random student parameters."""
+        masks = self.masks(key, 1)
+        return self.student.init(key, self._visible(self._blank(), masks.student), masks)["params"]
+
+    def init_teacher(self, key: jax.Array) -> Any:
+        """Random teacher parameters; an empty dict without a teacher."""
+        if self.teacher is None:
+            return {}
+        at = self.masks(key, 1).teacher
+        return self.teacher.init(key, self._visible(self._blank(), at), at)["params"]
+
+    def student_output(
+        self, params: Any, pixels: jax.Array, masks: Masks, predict_all: bool = False
+    ) -> StudentOutput:
+        """The student on `[batch, frames, height, width, channels]` pixels, uint8 or in [0, 1]."""
+        x = self._visible(patches.patchify(pixels, self.patch), masks.student)
+        return self.student.apply({"params": params}, x, masks, predict_all)  # type: ignore[return-value]
+
+    def teacher_features(self, params: Any, pixels: jax.Array, masks: Masks) -> dict[int, jax.Array]:
+        """The frozen teacher's tapped layers, `[batch, (1 +) teacher-visible, width]` each."""
+        assert self.teacher is not None
+        assert self.student.align is not None
+        x = self._visible(patches.patchify(pixels, self.patch), masks.teacher)
+        taps = self.student.align.teacher_layers
+        _, tapped = self.teacher.apply({"params": params}, x, masks.teacher, taps)
+        return jax.lax.stop_gradient(tapped)  # type: ignore[arg-type]
+
+    def targets(self, pixels: jax.Array, at: jax.Array) -> jax.Array:
+        """What the decoder has to predict at the tokens `at`."""
+        x = patches.gather_tokens(patches.patchify(pixels, self.patch), at)
+        return losses.pixel_targets(x, self.loss.target, self.mean, self.std)
+
+    def loss_fn(
+        self, params: Any, teacher_params: Any, pixels: jax.Array, masks: Masks
+    ) -> tuple[jax.Array, Metrics]:
+        """The fused loss and its parts."""
+        out = self.student_output(params, pixels, masks)
+        direct, gen = self.aligned_teacher(teacher_params, pixels, masks)
+        targets = self.targets(pixels, masks.hidden)
+        return losses.fused_loss(out.pixels, targets, (out.direct, direct), (out.gen, gen), self.loss)
+
+    def aligned_teacher(
+        self, params: Any, pixels: jax.Array, masks: Masks
+    ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
+        """The teacher's side of direct and of generative alignment, a layer each."""
+        a = self.student.align
+        if a is None:
+            return (), ()
+        assert self.teacher is not None
+        features = self.teacher_features(params, pixels, masks)
+        cls, n = int(self.teacher.config.cls_token), masks.student.shape[1]
+        first = 0 if a.cls_token else cls
+        direct = tuple(features[layer][:, first : cls + n] for layer in a.teacher_direct)
+        return direct, tuple(features[layer][:, cls + n :] for layer in a.teacher_gen)
+
+    def _visible(self, patched: jax.Array, at: jax.Array) -> jax.Array:
+        """Gathers first, so that only patches somebody sees are normalised and embedded."""
+        return patches.normalize(patches.gather_tokens(patched, at), self.mean, self.std)
+
+    def _blank(self) -> jax.Array:
+        return patches.patchify(jnp.zeros((1, *self.input_shape), jnp.uint8), self.patch)
+
+
+def make_step(
+    pretraining: Pretraining,
+    optimizer: optax.GradientTransformation,
+    learning_rate: optax.Schedule,
+    seed: int,
+    accum_steps: int = 1,
+    batch_sharding: Any = None,
+) -> Step:
+    """Build the pure train step.
+
+    The masks of step n are drawn with `fold_in(seed, n)` for the whole global batch, before it is cut for
+    accumulation: neither the mesh nor `accum_steps` changes them, and a resumed run repeats them.
+    """
+    base = jax.random.key(seed)
+
+    def constrain(tree: Any) -> Any:
+        return jax.lax.with_sharding_constraint(tree, batch_sharding) if batch_sharding else tree
+
+    def microbatch(x: jax.Array) -> jax.Array:
+        # [batch] -> [accum, batch / accum] such that each device keeps its own examples.
+        return x.reshape(-1, accum_steps, *x.shape[1:]).swapaxes(0, 1)
+
+    def step(state: TrainState, teacher: Any, batch: Batch) -> tuple[TrainState, Metrics]:
+        pixels = batch["pixels"]
+        key = jax.random.fold_in(base, state.step)
+        masks = constrain(pretraining.masks(key, pixels.shape[0]))
+        grad_fn = jax.value_and_grad(pretraining.loss_fn, has_aux=True)
+        if accum_steps == 1:
+            (loss, parts), grads = grad_fn(state.params, teacher, pixels, masks)
+        else:
+
+            def accumulate(total: Any, part: Any) -> tuple[Any, None]:
+                result = grad_fn(state.params, teacher, *constrain(part))
+                return jax.tree.map(jnp.add, total, result), None
+
+            split = jax.tree.map(microbatch, (pixels, masks))
+            shapes = jax.eval_shape(grad_fn, state.params, teacher, *jax.tree.map(lambda x: x[0], split))
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+            summed, _ = jax.lax.scan(accumulate, zeros, split)
+            (loss, parts), grads = jax.tree.map(lambda x: x / accum_steps, summed)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        metrics = {
+            "loss": loss,
+            **parts,
+            "lr": jnp.asarray(learning_rate(state.step), jnp.float32),
+            "grad_norm": optax.global_norm(grads),
+        }
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), metrics
+
+    return step
