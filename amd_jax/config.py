@@ -1,11 +1,12 @@
 """The one declaration of every config key: default (which gives the type), choices and meaning.
 
 A config file starts from `default()`, which is locked: an unknown key or a wrong type is an error at the
-line that sets it. `validate` then checks what a type cannot say. `python -m amd_jax.config` prints the
-table.
+line that sets it. What a type cannot say is checked in validate.py. `python -m amd_jax.config` prints all
+keys.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -208,3 +209,20 @@ def default() -> ConfigDict:
             node = node[section]
         node[leaf] = key.default
     return config.lock()
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"data": {"source": x}}` as `{"data.source": x}`; works on configs and on their saved form."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping | ConfigDict):
+            out |= flat(value, f"{prefix}{key}.")
+        else:
+            out[prefix + key] = value
+    return out
+
+
+if __name__ == "__main__":
+    for name, key in KEYS.items():
+        choices = f" [{', '.join(key.choices)}]" if key.choices else ""
+        print(f"{name} = {key.default!r}\n    {key.meaning}{choices}")

@@ -48,6 +48,31 @@ def pixel_targets(
     raise ValueError(f"unknown pixel target {kind!r}")
 
 
+def pixels_from_targets(
+    predicted: jax.Array,
+    patches: jax.Array,
+    kind: str,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+) -> jax.Array:
+    """The inverse of `pixel_targets`, for pictures: predictions back to pixels in [0, 1].
+
+    Per-patch statistics are those of the true `patches`, which are in [0, 1] or uint8.
+    """
+    unit = patch_layout.to_unit(patches)
+    shape = (*unit.shape[:-1], -1, len(mean))
+    x = predicted.reshape(shape)
+    if kind == "channel":
+        true = unit.reshape(shape)
+        x = x * (jnp.std(true, axis=-2, ddof=1, keepdims=True) + 1e-6) + true.mean(axis=-2, keepdims=True)
+        return x.reshape(unit.shape)
+    if kind == "patch":
+        true = patch_layout.normalize(patches, mean, std)
+        spread = jnp.sqrt(true.var(axis=-1, ddof=1, keepdims=True) + 1e-6)
+        x = (predicted * spread + true.mean(axis=-1, keepdims=True)).reshape(shape)
+    return (x * jnp.asarray(std) + jnp.asarray(mean)).reshape(unit.shape)
+
+
 def distance(a: jax.Array, b: jax.Array, kind: str) -> jax.Array:
     """Mean distance of two equally shaped arrays, in float32: "l2" squared, "l1", or "smooth_l1" (beta 1)."""
     error = a.astype(jnp.float32) - b.astype(jnp.float32)

@@ -18,6 +18,7 @@ class Classifier(nn.Module):
     encoder: ViTConfig
     classes: int
     pool: str = "cls"
+    fc_norm_eps: float | None = None  # where it is not the blocks' (Hugging Face's VideoMAE)
 
     @nn.compact
     def __call__(self, patches: jax.Array, indices: jax.Array) -> jax.Array:
@@ -27,6 +28,6 @@ class Classifier(nn.Module):
             x = x[:, 0]
         else:
             x = x[:, self.encoder.cls_token :].astype(jnp.float32).mean(axis=1)
-            x = layer_norm("fc_norm", self.encoder.block.norm_eps)(x)
+            x = layer_norm("fc_norm", self.fc_norm_eps or self.encoder.block.norm_eps)(x)
         head = Linear(self.classes, kernel_init=nn.initializers.truncated_normal(0.02), name="head")
         return head(x)

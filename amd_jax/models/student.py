@@ -23,6 +23,7 @@ class DecoderConfig:
     depth: int
     positions: str
     embed_bias: bool  # of the encoder-to-decoder linear
+    norm_eps: float | None = None  # of the last norm, where it is not the blocks' (Hugging Face's VideoMAE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,5 +155,5 @@ class Student(nn.Module):
 
     def _read_pixels(self, x: jax.Array, values: int) -> jax.Array:
         d = self.decoder
-        x = layer_norm("decoder_norm", d.block.norm_eps)(x)
+        x = layer_norm("decoder_norm", d.norm_eps or d.block.norm_eps)(x)
         return Linear(values, dtype=d.block.dtype, name="decoder_pred")(x).astype(jnp.float32)

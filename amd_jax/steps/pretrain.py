@@ -170,7 +170,7 @@ def make_step(
             "loss": loss,
             **parts,
             "lr": jnp.asarray(learning_rate(state.step), jnp.float32),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
         }
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), metrics

@@ -1,0 +1,128 @@
+"""Decode, crop, resize and flip images: NumPy arrays and Pillow, uint8 in and out, no accelerator.
+
+Resizing is Pillow's bicubic with antialiasing, which is what the PyTorch recipes of MAE, DMAE and AMD use
+(torchvision on PIL images); OpenCV's and TensorFlow's default bicubic have no antialiasing and give other
+pixels. Images are arrays [height, width, channels] with 1 (grey) or 3 (colour) channels.
+"""
+
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+# Smaller sets (28×28, 32×32) are used as they are, without the margin that evaluation crops away.
+MARGIN_FROM_SIZE = 64
+EVAL_MARGIN = 256 / 224  # short side before the centre crop, over the crop
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+class UnreadableImage(OSError):
+    """Bytes that are not a whole image."""
+
+
+def decode(image: bytes | np.ndarray, channels: int) -> np.ndarray:
+    """Pixels of an image, as torchvision's ImageFolder loads it: `convert('RGB')` (or 'L'), no rotation.
+
+    Grey, palette, CMYK, alpha and 16-bit images are converted the way Pillow converts them, and an EXIF
+    orientation is not applied.
+
+    Args:
+      image: an encoded file, or uint8 pixels [H, W] or [H, W, C] with C in 1, 3, 4.
+      channels: 1 or 3.
+
+    Returns:
+      uint8 [H, W, channels].
+
+    Raises:
+      UnreadableImage: the bytes are not an image, or not all of one.
+    """
+    mode = _MODES[channels]
+    if isinstance(image, np.ndarray):
+        pixels = image if image.ndim == 3 else image[:, :, None]
+        if pixels.shape[2] != channels:
+            pixels = np.asarray(_to_pil(pixels).convert(mode)).reshape(*pixels.shape[:2], channels)
+        return pixels
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            pixels = np.asarray(opened.convert(mode))
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise whatever their parsing of damaged bytes runs into
+        raise UnreadableImage(f"{type(error).__name__}: {error}") from error
+    return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+def crop_box(
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[int, int, int, int]:
+    """A random box (top, left, height, width), as torchvision's RandomResizedCrop.get_params draws it.
+
+    Ten times a share of the area is drawn uniformly from `scale` and width / height log-uniformly from
+    `ratio`; the first box that fits is placed uniformly. If none fits, the box is the largest centred one
+    whose ratio is in bounds.
+    """
+    log_low, log_high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(10):
+        area = height * width * (scale[0] + (scale[1] - scale[0]) * rng.random())
+        aspect = math.exp(log_low + (log_high - log_low) * rng.random())
+        w = round(math.sqrt(area * aspect))
+        h = round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    w, h = width, height
+    if width / height < ratio[0]:
+        h = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        w = round(height * ratio[1])
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def random_resized_crop(
+    image: np.ndarray,
+    size: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """A random part of `image` [H, W, C], resized to [size, size, C]; see `crop_box`."""
+    top, left, height, width = crop_box(image.shape[0], image.shape[1], scale, ratio, rng)
+    return resize(image[top : top + height, left : left + width], size, size)
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`image` [H, W, C] resized to [height, width, C], bicubic with antialiasing."""
+    if image.shape[:2] == (height, width):
+        return image
+    resized = np.asarray(_to_pil(image).resize((width, height), Image.Resampling.BICUBIC))
+    return resized.reshape(height, width, image.shape[2])
+
+
+def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`image` [H, W, C], mirrored left to right with probability 0.5."""
+    return image[:, ::-1] if rng.random() < 0.5 else image
+
+
+def resize_center_crop(image: np.ndarray, size: int) -> np.ndarray:
+    """The centre [size, size, C] of `image` [H, W, C], with the usual margin (256 to 224) around it.
+
+    As torchvision's Resize(round(size * 256 / 224)) and CenterCrop(size). Below 64 pixels there is no margin:
+    a 28×28 image comes back as it is.
+    """
+    short = size if size < MARGIN_FROM_SIZE else round(size * EVAL_MARGIN)
+    height, width = image.shape[:2]
+    if height <= width:
+        height, width = short, int(short * width / height)
+    else:
+        height, width = int(short * height / width), short
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return resize(image, height, width)[top : top + size, left : left + size]
+
+
+def _to_pil(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)

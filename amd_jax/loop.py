@@ -1,0 +1,223 @@
+"""The only training loop: step, log, draw, save, resume, and stop on a signal or a non-finite loss."""
+
+import contextlib
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from clu import parameter_overview
+from jax.experimental import multihost_utils
+
+from amd_jax import metrics as run_metrics
+from amd_jax import setup, visualize
+from amd_jax.data import pipeline, sources
+from amd_jax.sharding import global_batch, replicated
+from amd_jax.train_state import TrainState
+
+PICTURES = 8  # examples drawn in a picture
+Hook = Callable[[int, TrainState], None]
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or one of its parts is no longer a finite number."""
+
+
+class StoppedBySignal(RuntimeError):
+    """The run was told to stop; its state is saved."""
+
+
+class Signals:
+    """Notes SIGTERM and SIGINT, so that the loop can save between two steps; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.received = signal.Signals(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator["Signals"]:
+        """While entered, signals are noted."""
+        # In a distributed run jax's own SIGTERM notice is what makes all processes stop at one step.
+        wanted = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
+        before = {number: signal.signal(number, self._note) for number in wanted}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop_at(self, step: int) -> bool:
+        """Whether to stop after `step`; all processes give the same answer."""
+        if jax.process_count() == 1:
+            return self.received is not None
+        return multihost_utils.reached_preemption_sync_point(step)
+
+
+class Pending:
+    """Metrics of steps that the device may not have finished; fetched together, once per interval."""
+
+    def __init__(self, ahead: int) -> None:
+        self._steps: list[tuple[int, dict[str, jax.Array]]] = []
+        self._in_flight: deque[jax.Array] = deque()
+        self._ahead = ahead
+
+    def add(self, step: int, values: dict[str, jax.Array]) -> None:
+        """Notes a dispatched step, and waits while more than `ahead` steps are under way."""
+        self._steps.append((step, values))
+        self._in_flight.append(values["loss"])
+        while len(self._in_flight) > self._ahead:
+            self._in_flight.popleft().block_until_ready()
+
+    def fetch(self) -> dict[str, float]:
+        """The means over the steps since the last call (lr: its last value).
+
+        Raises:
+          NonFiniteError: names the first bad step and the metrics that are not finite there.
+        """
+        steps, self._steps = self._steps, []
+        values = jax.device_get([v for _, v in steps])
+        for (step, _), v in zip(steps, values, strict=True):
+            if bad := [name for name, x in v.items() if not np.isfinite(x)]:
+                raise NonFiniteError(f"step {step}: {', '.join(bad)} not finite")
+        if not values:
+            return {}
+        means = {name: float(np.mean([v[name] for v in values])) for name in values[0]}
+        return means | {"lr": float(values[-1]["lr"])}
+
+
+def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
+    """Run until the last step; `hooks` are called with the step and the state after every step.
+
+    Raises:
+      NonFiniteError: a loss, a part of it or the gradient norm is not finite.
+      StoppedBySignal: SIGTERM or SIGINT; the state is saved.
+      ConfigError: more unreadable examples than data.max_corrupt.
+    """
+    config, chief = run.config, jax.process_index() == 0
+    writer = run_metrics.make_writer(str(run.workdir), resume_step=run.start_step) if chief else None
+    if chief:
+        _introduce(run, writer)
+    painter = _painter(run) if config.log.pictures_every else None
+    peak = run_metrics.peak_flops(
+        jax.devices()[0].device_kind, str(run.pretraining.student.encoder.block.dtype)
+    )
+    clock = run_metrics.Clock(
+        config.batch_size,
+        run.flops_per_step,
+        peak and peak * jax.device_count(),
+        step=run.start_step,
+    )
+    several_on_cpu = jax.default_backend() == "cpu" and jax.local_device_count() > 1
+    pending = Pending(ahead=0 if several_on_cpu else 2)
+    state, step = run.state, run.start_step
+    began = time.perf_counter()
+
+    def log() -> None:
+        scalars = _checked(pending, run)
+        scalars |= clock.interval(step) | {"data_skipped": stream.skipped}
+        done = step - run.start_step
+        eta = (time.perf_counter() - began) / max(done, 1) * (run.total_steps - step)
+        if writer is not None:
+            writer.write_scalars(step, scalars)
+            print(run_metrics.progress_line(step, run.total_steps, scalars, eta), flush=True)
+
+    def save() -> None:
+        _checked(pending, run)  # never write a state that is already broken
+        run.checkpoints.save(state, step, run.position(step))
+
+    stream = pipeline.train_stream(
+        config,
+        run.source,
+        start_step=run.start_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    with contextlib.ExitStack() as stack:
+        if writer is not None:
+            stack.callback(writer.close)
+        stack.callback(run.checkpoints.close)
+        stack.enter_context(stream)
+        signals = stack.enter_context(Signals().installed())
+        stack.enter_context(jax.transfer_guard("disallow"))
+        while step < run.total_steps:
+            with clock.waiting():
+                batch = next(stream)
+            on_device = global_batch({"pixels": batch["pixels"]}, run.mesh)
+            state, values = run.step(state, run.teacher, on_device)
+            step += 1
+            pending.add(step, values)
+            last = step == run.total_steps
+            stop = signals.stop_at(step)
+            if step % config.log.every == 0 or last or stop:
+                log()
+            if painter and (step % config.log.pictures_every == 0 or last):
+                picture = painter(state.params)
+                if writer is not None:
+                    _write_picture(run, writer, step, picture)
+            if step % config.checkpoint.every == 0 or last or stop:
+                save()
+            for hook in hooks:
+                hook(step, state)
+            if stop and not last:
+                run.checkpoints.wait()
+                name = signals.received.name if signals.received else "a preemption notice"
+                raise StoppedBySignal(
+                    f"{name} at step {step}; saved, and the same command goes on from there"
+                )
+        run.checkpoints.wait()
+    return state
+
+
+def _checked(pending: Pending, run: setup.Run) -> dict[str, float]:
+    try:
+        return pending.fetch()
+    except NonFiniteError as error:
+        run.checkpoints.wait()
+        good = run.checkpoints.latest()
+        where = f"last good checkpoint: step {good} in {run.workdir}" if good else "no checkpoint was written"
+        raise NonFiniteError(f"{error}; {where}") from None
+
+
+def _introduce(run: setup.Run, writer: Any) -> None:
+    """What a reader of the log wants to know first."""
+    config = run.config
+    overview = parameter_overview.get_parameter_overview(run.state.params, include_stats=False)
+    writer.write_texts(run.start_step, {"parameters": f"```\n{overview}\n```"})
+    writer.write_hparams(config.to_dict())
+    logging.info("student parameters:\n%s", overview)
+    count = parameter_overview.count_parameters(run.state.params)
+    mesh = ", ".join(f"{name}={size}" for name, size in run.mesh.shape.items())
+    memory = f", {run.peak_memory / 2**30:.2f} GiB a device" if run.peak_memory else ""
+    print(
+        f"{config.method}: {count / 1e6:.1f} M trained parameters, {len(run.source)} examples, "
+        f"{run.total_steps} steps of {config.batch_size} on {jax.device_count()} "
+        f"{jax.devices()[0].device_kind} ({mesh}), {run.flops_per_step / 1e9:.1f} GFLOP a step{memory}"
+    )
+    if run.start_step:
+        print(f"going on from the checkpoint of step {run.start_step} in {run.workdir}")
+
+
+def _painter(run: setup.Run) -> Callable[[Any], np.ndarray]:
+    """Draws the same evaluation examples every time (training ones where a source has no others)."""
+    source = sources.make_source(run.config.data, "eval")
+    batches = pipeline.eval_batches(
+        run.config, source, batch_size=min(PICTURES, len(source)), process_index=0, process_count=1
+    )
+    pixels = next(iter(batches))["pixels"]
+    return visualize.make_painter(run.pretraining, pixels, run.config.seed, replicated(run.mesh))
+
+
+def _write_picture(run: setup.Run, writer: Any, step: int, picture: np.ndarray) -> None:
+    path = run.workdir / "pictures" / f"step_{step:08d}.png"
+    try:
+        visualize.save_png(path, picture)
+    except OSError as error:  # a full disk costs a picture, not the run
+        logging.warning("%s: not written (%s)", path, error)
+    writer.write_images(step, {"reconstruction": picture[None]})

@@ -1,0 +1,242 @@
+"""What a run needs before its first step: data, mesh, state (new or restored), teacher, compiled step."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from absl import logging
+from ml_collections import ConfigDict
+
+from amd_jax import optim, sharding
+from amd_jax.checkpoint import Checkpoints, load_config, save_config
+from amd_jax.config import ConfigError, flat
+from amd_jax.data import sources
+from amd_jax.models import flops
+from amd_jax.steps.pretrain import Pretraining, make_step
+from amd_jax.teacher import load_teacher
+from amd_jax.train_state import TrainState, path_name
+from amd_jax.validate import validate
+
+# Initial weights are drawn once: on the CPU, optimising that code takes longer than it saves.
+QUICK_COMPILE = {"xla_backend_optimization_level": 0}
+
+
+@dataclasses.dataclass
+class Run:
+    """A run that is ready to step. `step` is compiled: another shape is an error, not a recompilation."""
+
+    config: ConfigDict
+    workdir: Path
+    mesh: jax.sharding.Mesh
+    pretraining: Pretraining
+    source: sources.Source
+    total_steps: int
+    checkpoints: Checkpoints
+    start_step: int
+    state: TrainState
+    teacher: Any
+    step: Callable[[TrainState, Any, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
+    flops_per_step: float
+    peak_memory: int | None  # bytes a device needs for a step, where the compiler says
+
+    def position(self, step: int) -> dict[str, int]:
+        """The data position after `step`, saved with the state."""
+        return {"step": step, **_data_order(self.config, self.source)}
+
+
+def prepare(config: ConfigDict, workdir: str) -> Run:
+    """Set a run up, in the order in which mistakes are cheapest to find.
+
+    Raises:
+      ConfigError: anything the user has to change.
+    """
+    validate(config)
+    mesh = _mesh(config)
+    source = sources.make_source(config.data, "train")
+    steps_per_epoch = len(source) / config.batch_size
+    total_steps = config.steps or int(config.epochs * steps_per_epoch)
+    if total_steps < 1:
+        raise ConfigError(f"epochs={config.epochs} of {len(source)} examples is less than one step")
+
+    pretraining = Pretraining.from_config(config)
+    learning_rate = optim.schedule(config, total_steps, steps_per_epoch)
+    optimizer = optim.optimizer(config, learning_rate)
+
+    folder = Path(workdir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir}: cannot make the directory ({error.strerror})") from error
+    checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+    start_step = checkpoints.latest() or 0
+    if start_step:
+        _report_changed_keys(workdir, config)
+    teacher = _place_teacher(config, pretraining, mesh)
+    state, position = _state(config, pretraining, optimizer, mesh, checkpoints, start_step)
+    if start_step and position != {"step": start_step, **_data_order(config, source)}:
+        raise ConfigError(
+            f"{workdir}: the checkpoint of step {start_step} has the data position {position}, this run has "
+            f"{_data_order(config, source)}; the data order would change, so start in another workdir"
+        )
+    if jax.process_index() == 0:
+        save_config(workdir, config)
+
+    step_fn = make_step(
+        pretraining,
+        optimizer,
+        learning_rate,
+        config.seed,
+        config.accum_steps,
+        sharding.batch_sharding(mesh),
+    )
+    compiled = _compile(step_fn, config, pretraining, mesh, state, teacher)
+    memory = compiled.memory_analysis()
+    return Run(
+        config=config,
+        workdir=folder,
+        mesh=mesh,
+        pretraining=pretraining,
+        source=source,
+        total_steps=total_steps,
+        checkpoints=checkpoints,
+        start_step=start_step,
+        state=state,
+        teacher=teacher,
+        step=compiled,
+        flops_per_step=_flops_per_step(config, pretraining),
+        peak_memory=_peak_memory(memory),
+    )
+
+
+def _data_order(config: ConfigDict, source: sources.Source) -> dict[str, int]:
+    """What the data order depends on; it must not change between a checkpoint and its continuation."""
+    return {"examples": len(source), "batch_size": config.batch_size, "seed": config.seed}
+
+
+def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
+    try:
+        mesh = sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    except ValueError as error:
+        raise ConfigError(f"mesh: {error}; set mesh.data, mesh.fsdp and mesh.tensor") from error
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    per_pass = config.batch_size * config.data.repeats // config.accum_steps
+    if per_pass % shards:
+        raise ConfigError(
+            f"batch_size={config.batch_size}: {per_pass} examples a pass do not divide over {shards} devices "
+            "(mesh.data * mesh.fsdp)"
+        )
+    return mesh
+
+
+def _abstract_state(
+    pretraining: Pretraining, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> tuple[Callable[[jax.Array], TrainState], TrainState]:
+    """A function from key to state, and the state's shapes with their shardings."""
+
+    def init(key: jax.Array) -> TrainState:
+        return TrainState.create(pretraining.init_student(key), optimizer)
+
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    where = sharding.shardings(shapes, mesh, path_name)
+    abstract = jax.tree.map(lambda s, w: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=w), shapes, where)
+    return init, abstract
+
+
+def _state(
+    config: ConfigDict,
+    pretraining: Pretraining,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    checkpoints: Checkpoints,
+    step: int,
+) -> tuple[TrainState, dict[str, Any]]:
+    """The newest checkpoint's state and data position, or a new state; born on the devices it belongs to."""
+    init, abstract = _abstract_state(pretraining, optimizer, mesh)
+    if step:
+        return checkpoints.restore(abstract, step)
+    where = jax.tree.map(lambda s: s.sharding, abstract)
+    return _draw(init, config.seed, where), {}
+
+
+def _draw(init: Callable[[jax.Array], Any], seed: int, where: Any) -> Any:
+    """Random weights, made on the devices they belong to."""
+    options = QUICK_COMPILE if jax.default_backend() == "cpu" else None
+    return jax.jit(init, out_shardings=where, compiler_options=options)(jax.random.key(seed))
+
+
+def _place_teacher(config: ConfigDict, pretraining: Pretraining, mesh: jax.sharding.Mesh) -> Any:
+    """The teacher's parameters in the compute type (nobody updates them), shared like the student's."""
+    if pretraining.teacher is None:
+        return {}
+    dtype = pretraining.teacher.config.block.dtype
+    shapes = jax.eval_shape(pretraining.init_teacher, jax.random.key(0))
+    where = sharding.shardings(shapes, mesh, path_name)
+
+    def keep_norms(path: tuple[Any, ...], x: Any) -> Any:
+        # Only matrices are cast: norms and positions are computed in float32.
+        return x.astype(dtype) if path_name(path).endswith(("kernel", "qkv")) else x
+
+    if not config.teacher.weights:
+        logging.warning("the teacher is random (teacher.random=True): good for timing and tests only")
+
+        def init(key: jax.Array) -> Any:
+            return jax.tree_util.tree_map_with_path(keep_norms, pretraining.init_teacher(key))
+
+        return _draw(init, config.seed + 1, where)
+    params = load_teacher(config, pretraining.teacher)
+    return jax.device_put(jax.tree_util.tree_map_with_path(keep_norms, params), where)
+
+
+def _compile(
+    step: Any, config: ConfigDict, pretraining: Pretraining, mesh: jax.sharding.Mesh, state: Any, teacher: Any
+) -> Any:
+    """Compile ahead of time for the one batch shape of the run."""
+    began = time.perf_counter()
+    shape = (config.batch_size * config.data.repeats, *pretraining.input_shape)
+    pixels = jax.ShapeDtypeStruct(shape, np.uint8, sharding=sharding.batch_sharding(mesh))
+    out = (jax.tree.map(lambda x: x.sharding, state), sharding.replicated(mesh))
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=out)
+    compiled = jitted.lower(state, teacher, {"pixels": pixels}).compile()
+    logging.info("compiled the train step in %.1f s", time.perf_counter() - began)
+    return compiled
+
+
+def _flops_per_step(config: ConfigDict, pretraining: Pretraining) -> float:
+    student = pretraining.student
+    times = student.encoder.grid[0]
+    seen = (pretraining.student_visible * times, pretraining.teacher_visible * times)
+    values = int(np.prod(pretraining.patch)) * len(pretraining.mean)
+    teacher = pretraining.teacher.config if pretraining.teacher else None
+    per_example = flops.pretrain_step(student, teacher, seen, values)
+    return float(per_example * config.batch_size * config.data.repeats)
+
+
+def _peak_memory(memory: Any) -> int | None:
+    if memory is None:
+        return None
+    return int(
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+
+
+def _report_changed_keys(workdir: str, config: ConfigDict) -> None:
+    """A continued run may change, say, log.every; whoever does so by accident should see it."""
+    before = flat(load_config(workdir))
+    now = flat(config)
+    for name in sorted(before.keys() | now.keys()):
+        if _plain(before.get(name)) != _plain(now.get(name)):
+            logging.warning(
+                "%s was %r when this run began and is %r now", name, before.get(name), now.get(name)
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,168 @@
+"""What a key's type cannot say: each check is one line that names the key and what to do about it.
+
+Runs before anything is read, allocated or compiled.
+"""
+
+import math
+import os
+
+from ml_collections import ConfigDict
+
+from amd_jax.config import KEYS, ConfigError, flat
+from amd_jax.models import build
+from amd_jax.models.sizes import SIZES
+
+REMOTE = ("hf://", "gs://", "s3://")
+
+
+def validate(config: ConfigDict) -> None:
+    """Check a whole config.
+
+    Raises:
+      ConfigError: at the first thing that is wrong.
+    """
+    _keys(config)
+    _input(config)
+    _length(config)
+    encoders = ["student"] if config.method == "mae" else ["student", "teacher"]
+    for who in encoders:
+        _encoder(config, who)
+    _heads(config.decoder.width, config.decoder.heads, "decoder")
+    _masks(config)
+    if config.method != "mae":
+        _alignment(config)
+        _teacher_weights(config)
+
+
+def _need(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _keys(config: ConfigDict) -> None:
+    values = flat(config)
+    for name in values.keys() - KEYS.keys():
+        raise ConfigError(f"{name}: no such config key; python -m amd_jax.config lists them")
+    for name, key in KEYS.items():
+        _need(name in values, f"{name} is missing: start the config from configs/common.py's base()")
+        value = values[name]
+        kinds = (int, float) if isinstance(key.default, float) else type(key.default)
+        _need(isinstance(value, kinds), f"{name}={value!r}: must be a {type(key.default).__name__}")
+        if key.choices:
+            _need(value in key.choices, f"{name}={value!r}: choose one of {', '.join(key.choices)}")
+        if isinstance(key.default, float):
+            _need(math.isfinite(value), f"{name}={value}: must be a finite number")
+        # Every count, rate and weight is at least zero; only a mesh axis may be -1.
+        if isinstance(value, int | float) and not name.startswith("mesh."):
+            _need(value >= 0, f"{name}={value}: must not be negative")
+
+
+def _input(config: ConfigDict) -> None:
+    d, m = config.data, config.model
+    for name in ("patch_size", "frames", "tubelet"):
+        _need(m[name] > 0, f"model.{name}={m[name]}: must be positive")
+    _need(
+        d.image_size > 0 and d.image_size % m.patch_size == 0,
+        f"data.image_size={d.image_size} is not a multiple of model.patch_size={m.patch_size}",
+    )
+    _need(
+        m.frames % m.tubelet == 0,
+        f"model.frames={m.frames} is not a multiple of model.tubelet={m.tubelet}",
+    )
+    _need(
+        m.frames == 1, f"model.frames={m.frames}: data.source={d.source!r} holds images; set model.frames=1"
+    )
+    _need(d.channels in (1, 3), f"data.channels={d.channels}: must be 1 (grey) or 3 (colour)")
+    for name in ("mean", "std"):
+        _need(
+            len(d[name]) == d.channels,
+            f"data.{name} has {len(d[name])} values for data.channels={d.channels}; give one per channel",
+        )
+    _need(min(d.std) > 0, f"data.std={d.std}: must be positive")
+    for name in ("crop_scale", "crop_ratio"):
+        ordered = len(d[name]) == 2 and 0 < d[name][0] <= d[name][1]
+        _need(ordered, f"data.{name}={d[name]}: give a smallest and a largest value above 0")
+    _need(d.crop_scale[1] <= 1, f"data.crop_scale={d.crop_scale}: a share of the area is at most 1")
+    for name in ("repeats", "threads", "prefetch"):
+        _need(d[name] > 0, f"data.{name}={d[name]}: must be positive")
+
+
+def _length(config: ConfigDict) -> None:
+    _need(config.seed < 2**32, f"seed={config.seed}: must be below 2**32")
+    _need(config.batch_size > 0, f"batch_size={config.batch_size}: must be positive")
+    _need(config.accum_steps > 0, f"accum_steps={config.accum_steps}: must be positive")
+    _need(
+        config.batch_size * config.data.repeats % config.accum_steps == 0,
+        f"batch_size={config.batch_size} * data.repeats={config.data.repeats} is not a multiple of "
+        f"accum_steps={config.accum_steps}",
+    )
+    _need(config.steps > 0 or config.epochs > 0, "set epochs or steps: the run has no length")
+    for name, value in (("log.every", config.log.every), ("checkpoint.every", config.checkpoint.every)):
+        _need(value > 0, f"{name}={value}: must be positive")
+    _need(config.checkpoint.keep > 0, f"checkpoint.keep={config.checkpoint.keep}: must be positive")
+
+
+def _heads(width: int, heads: int, who: str) -> None:
+    _need(heads > 0, f"{who}.heads={heads}: must be positive")
+    _need(width > 0 and width % heads == 0, f"{who}: width {width} is not a multiple of {heads} heads")
+    _need(width % 4 == 0, f"{who}: width {width} is not a multiple of 4, which position tables need")
+
+
+def _encoder(config: ConfigDict, who: str) -> None:
+    keys = config[who]
+    _need(keys.size in SIZES, f"{who}.size={keys.size!r}: choose one of {', '.join(SIZES)}")
+    encoder = build.encoder(config, who)
+    _heads(encoder.block.width, encoder.block.heads, who)
+    _need(
+        config.mesh.tensor < 1 or encoder.block.heads % config.mesh.tensor == 0,
+        f"mesh.tensor={config.mesh.tensor} does not divide the {encoder.block.heads} heads of the {who}",
+    )
+
+
+def _masks(config: ConfigDict) -> None:
+    for who in ("student", "teacher"):
+        ratio = config.mask[f"{who}_ratio"]
+        _need(ratio < 1, f"mask.{who}_ratio={ratio}: must be below 1")
+    _, height, width = build.grid(config)
+    student, teacher = build.visible(config)
+    positions = height * width
+    _need(
+        0 < student < positions,
+        f"mask: the student would see {student} of {positions} positions; it must see some and miss some",
+    )
+    _need(
+        student <= teacher,
+        f"mask: the student would see {student} positions and the teacher only {teacher}; lower "
+        "mask.teacher_ratio (or raise mask.teacher_visible) so that the teacher sees at least as many",
+    )
+    _need(teacher <= positions, f"mask: the teacher would see {teacher} of {positions} positions")
+
+
+def _alignment(config: ConfigDict) -> None:
+    students, teachers = config.align.student_layers, config.align.teacher_layers
+    _need(
+        len(students) == len(teachers) > 0,
+        f"align.student_layers={students} and align.teacher_layers={teachers} must pair up, one at least",
+    )
+    for who, layers in (("student", students), ("teacher", teachers)):
+        depth = build.encoder(config, who).depth
+        _need(
+            all(1 <= layer <= depth for layer in layers),
+            f"align.{who}_layers={layers}: layers count from 1 and the {who} has {depth}",
+        )
+    if config.method == "amd":
+        _need(
+            config.loss.direct_weight > 0 or config.loss.gen_weight > 0,
+            "loss.direct_weight and loss.gen_weight are both 0: nothing would be distilled; use method='mae'",
+        )
+
+
+def _teacher_weights(config: ConfigDict) -> None:
+    weights = config.teacher.weights
+    _need(
+        bool(weights) or config.teacher.random,
+        f"method={config.method!r} needs a teacher: set teacher.weights to a workdir, a checkpoint or a "
+        "weights file (or teacher.random=True to time or test with random weights)",
+    )
+    if weights and not weights.startswith(REMOTE):
+        _need(os.path.exists(weights), f"teacher.weights={weights!r}: no such file or directory")

@@ -1,0 +1,78 @@
+"""Pictures of masks and reconstructions: original, what the teacher sees, what the student sees, result."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from amd_jax import losses, patches
+from amd_jax.masking import levels_from_masks
+from amd_jax.steps.pretrain import Pretraining
+
+HIDDEN = 0.5  # grey level of patches that are not seen
+
+
+def reconstruction(pretraining: Pretraining, params: Any, pixels: jax.Array, key: jax.Array) -> jax.Array:
+    """Columns of pictures for a batch `[n, frames, height, width, channels]`, uint8.
+
+    Returns `[n, columns, height, width, channels]` in [0, 1], of the first frame of each example. Without a
+    teacher there are three columns. Hidden patches are predicted, visible ones are the original's; as in
+    MAE's demo, per-patch normalised predictions get the true patch's mean and spread back.
+    """
+    run = pretraining
+    masks = run.masks(key, pixels.shape[0])
+    out = run.student_output(params, pixels, masks)
+    original = patches.to_unit(patches.patchify(pixels, run.patch))
+    truth = patches.gather_tokens(original, masks.hidden)
+    predicted = losses.pixels_from_targets(out.pixels, truth, run.loss.target, run.mean, run.std)
+    rows = jnp.arange(pixels.shape[0])[:, None]
+    filled = original.at[rows, masks.hidden].set(jnp.clip(predicted, 0, 1))
+    levels = levels_from_masks(masks)[..., None]
+    columns = [original, jnp.where(levels < 1, original, HIDDEN), filled]
+    if run.teacher is not None:
+        columns.insert(1, jnp.where(levels < 2, original, HIDDEN))
+    grid = run.student.encoder.grid
+    return jnp.stack([patches.unpatchify(c, run.patch, grid)[:, 0] for c in columns], axis=1)
+
+
+def sheet(columns: np.ndarray, gap: int = 2, smallest: int = 64) -> np.ndarray:
+    """One picture `[height, width, channels]`, uint8, of `[rows, columns, h, w, channels]` in [0, 1].
+
+    Small images are enlarged to at least `smallest` pixels a side, without smoothing.
+    """
+    x = np.asarray(np.rint(np.clip(columns, 0, 1) * 255), np.uint8)
+    scale = max(1, -(-smallest // x.shape[2]))
+    x = x.repeat(scale, axis=2).repeat(scale, axis=3)
+    x = np.pad(x, ((0, 0), (0, 0), (gap, gap), (gap, gap), (0, 0)), constant_values=255)
+    rows, cols, h, w, c = x.shape
+    return x.transpose(0, 2, 1, 3, 4).reshape(rows * h, cols * w, c)
+
+
+def save_png(path: Path, picture: np.ndarray) -> None:
+    """Writes `[height, width, 1 or 3]` uint8 pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(buffer, "PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(buffer.getvalue())
+
+
+def make_painter(
+    pretraining: Pretraining, pixels: np.ndarray, seed: int, replicated: jax.sharding.Sharding
+) -> Callable[[Any], np.ndarray]:
+    """A function from parameters to a sheet of the given examples, always with the same masks.
+
+    Every process of a run has to call it; `replicated` places the examples on the run's mesh.
+    """
+
+    def paint(params: Any, x: jax.Array, key: jax.Array) -> jax.Array:
+        return reconstruction(pretraining, params, x, key)
+
+    jitted = jax.jit(paint, out_shardings=replicated)
+    x = jax.device_put(pixels, replicated)
+    key = jax.device_put(jax.random.key(seed), replicated)
+    return lambda params: sheet(jax.device_get(jitted(params, x, key)))

@@ -1,0 +1,27 @@
+"""Test environment: eight CPU devices in one process, one compilation cache, hypothesis without deadlines."""
+
+import os
+import tempfile
+
+# Both must be set before jax is imported: eight devices on few cores need spare threads to meet (a
+# collective deadlocks otherwise), and meshes are tested on forced host devices.
+os.environ["NPROC"] = "32"
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+from absl import flags
+from hypothesis import settings
+
+# The same small models are compiled by many tests, and by the runs that tests start as processes.
+CACHE = os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"amd_jax_test_cache_{os.getuid()}")
+)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+jax.config.update("jax_compilation_cache_dir", CACHE)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
+settings.load_profile("suite")
+
+flags.FLAGS.mark_as_parsed()  # grain's workers ask for flags

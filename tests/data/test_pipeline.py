@@ -1,0 +1,289 @@
+"""The streams: order, randomness and damage, for any number of processes, threads and workers."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from amd_jax import config as config_module
+from amd_jax.config import ConfigError
+from amd_jax.data import pipeline, transforms
+from amd_jax.data.sources import Example, Source, make_source
+
+Batch = dict[str, np.ndarray]
+
+
+class Numbers:
+    """Images whose pixels tell their index; the label is the index. Indices in `bad` cannot be read."""
+
+    def __init__(self, length: int, bad: tuple[int, ...] = ()) -> None:
+        self.num_classes = self.length = length
+        self.bad = bad
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> Example:
+        if index in self.bad:
+            raise FileNotFoundError("gone")
+        rng = np.random.default_rng(index)
+        return Example(rng.integers(0, 256, (20, 24, 3), np.uint8), index)
+
+    def describe(self, index: int) -> str:
+        return f"number {index}"
+
+
+def make_config(**keys: object) -> ConfigDict:
+    config = config_module.default()
+    config.update({"seed": 5, "batch_size": 6})
+    config.data.update({"image_size": 8, "threads": 2, "prefetch": 2})
+    config.update_from_flattened_dict(keys)
+    return config
+
+
+def read(
+    config: ConfigDict, source: Source, steps: int, start: int = 0, process: int = 0, processes: int = 1
+) -> list[Batch]:
+    with pipeline.train_stream(
+        config, source, start_step=start, process_index=process, process_count=processes
+    ) as stream:
+        return list(itertools.islice(stream, steps))
+
+
+def labels(batches: list[Batch]) -> list[int]:
+    return np.concatenate([batch["label"] for batch in batches]).tolist()
+
+
+def assert_equal(left: list[Batch], right: list[Batch]) -> None:
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        assert set(a) == set(b)
+        for key in a:
+            assert np.array_equal(a[key], b[key]), key
+
+
+def test_shapes_and_types():
+    for batch in read(make_config(**{"data.repeats": 2}), Numbers(10), 2):
+        assert set(batch) == {"pixels", "label"}
+        assert batch["pixels"].shape == (12, 1, 8, 8, 3)
+        assert batch["pixels"].dtype == np.uint8
+        assert batch["label"].shape == (12,)
+        assert batch["label"].dtype == np.int32
+        assert all(array.flags.c_contiguous for array in batch.values())
+
+
+@pytest.mark.parametrize("length", [1, 5, 6, 10, 17])
+def test_every_epoch_shows_every_example_once_in_a_new_order(length: int):
+    shown = labels(read(make_config(), Numbers(length), 12))
+    epochs = [shown[i : i + length] for i in range(0, len(shown) - length + 1, length)]
+    assert all(sorted(epoch) == list(range(length)) for epoch in epochs)
+    if length > 5:
+        assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
+
+
+def test_order_is_pinned():
+    """A change here changes what a resumed run sees: say so in the release notes."""
+    order = [pipeline.shuffled_index(0, position, 10) for position in range(20)]
+    assert [epoch for epoch, _ in order] == [0] * 10 + [1] * 10
+    assert [index for _, index in order[:10]] == [5, 8, 9, 7, 4, 2, 1, 0, 3, 6]
+
+
+def test_the_seed_decides():
+    first = read(make_config(), Numbers(40), 3)
+    assert_equal(first, read(make_config(), Numbers(40), 3))
+    assert labels(first) != labels(read(make_config(seed=6), Numbers(40), 3))
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_same_global_batch(processes: int):
+    whole = read(make_config(), Numbers(10), 4)
+    parts = [read(make_config(), Numbers(10), 4, 0, p, processes) for p in range(processes)]
+    joined = [
+        {key: np.concatenate([part[key] for part in step]) for key in step[0]}
+        for step in zip(*parts, strict=True)
+    ]
+    assert_equal(whole, joined)
+
+
+def test_threads_change_nothing():
+    config = {"data.repeats": 2}
+    assert_equal(
+        read(make_config(**config, **{"data.threads": 1}), Numbers(10), 6),
+        read(make_config(**config, **{"data.threads": 4, "data.prefetch": 7}), Numbers(10), 6),
+    )
+
+
+@pytest.mark.parametrize("start", [1, 7, 1_000_000])
+def test_a_later_start_is_the_tail(start: int):
+    from_zero = min(start, 7)
+    whole = read(make_config(), Numbers(10), from_zero + 3)
+    tail = read(make_config(), Numbers(10), 3, start)
+    if start == from_zero:
+        assert_equal(whole[start:], tail)
+    else:  # a position nobody would replay up to
+        index = [pipeline.shuffled_index(5, start * 6 + row, 10)[1] for row in range(18)]
+        assert labels(tail) == index
+
+
+def test_worker_processes_change_nothing():
+    whole = read(make_config(), make_source(make_config().data, "train"), 6)
+    workers = make_config(**{"data.workers": 2})
+    tail = read(workers, make_source(workers.data, "train"), 4, start=2)
+    assert_equal(whole[2:], tail)
+    assert {type(array) for batch in tail for array in batch.values()} == {np.ndarray}
+
+
+def test_a_closed_stream_is_at_its_end():
+    stream = pipeline.train_stream(make_config(), Numbers(9), start_step=0, process_index=0, process_count=1)
+    stream.close()
+    stream.close()
+    assert list(stream) == []
+
+
+def test_step_counts_batches():
+    with pipeline.train_stream(
+        make_config(), Numbers(9), start_step=4, process_index=0, process_count=1
+    ) as stream:
+        assert stream.step == 4
+        next(stream)
+        assert stream.step == 5
+
+
+def test_repeats_are_adjacent_and_differ():
+    once = read(make_config(), Numbers(10), 3)
+    twice = read(make_config(**{"data.repeats": 2}), Numbers(10), 3)
+    for single, double in zip(once, twice, strict=True):
+        assert np.array_equal(double["label"][0::2], single["label"])
+        assert np.array_equal(double["label"][1::2], single["label"])
+        assert np.array_equal(double["pixels"][0::2], single["pixels"])
+        different = (double["pixels"][0::2] != double["pixels"][1::2]).any(axis=(1, 2, 3, 4))
+        assert different.all()
+
+
+def test_augmentation_is_new_in_each_epoch_and_as_defined():
+    config = make_config(batch_size=2)
+    first, second = read(config, Numbers(2), 2)
+    order = np.argsort(first["label"]), np.argsort(second["label"])
+    assert (first["pixels"][order[0]] != second["pixels"][order[1]]).any()
+    rng = np.random.default_rng((5, 1, int(second["label"][0]), 0))
+    expected = transforms.random_resized_crop(
+        Numbers(2)[int(second["label"][0])].image, 8, (0.2, 1.0), (3 / 4, 4 / 3), rng
+    )
+    assert np.array_equal(second["pixels"][0, 0], transforms.random_flip(expected, rng))
+
+
+def test_flip_can_be_off():
+    config = make_config(**{"data.flip": False, "data.crop_scale": (1.0, 1.0)})
+    rng = np.random.default_rng((5, 0, labels(read(config, Numbers(10), 1))[0], 0))
+    batch = read(config, Numbers(10), 1)[0]
+    image = Numbers(10)[int(batch["label"][0])].image
+    expected = transforms.random_resized_crop(image, 8, (1.0, 1.0), (3 / 4, 4 / 3), rng)
+    assert np.array_equal(batch["pixels"][0, 0], expected)
+
+
+def test_batch_size_must_split():
+    with pytest.raises(ConfigError, match="batch_size=6"):
+        pipeline.train_stream(make_config(), Numbers(9), start_step=0, process_index=0, process_count=4)
+    with pytest.raises(ConfigError, match="seed=-1"):
+        pipeline.train_stream(
+            make_config(seed=-1), Numbers(9), start_step=0, process_index=0, process_count=1
+        )
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> ConfigDict:
+    """A folder of 12 JPEG files, of which three are damaged in different ways; labels are 0 and 1."""
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        path = tmp_path / "train" / "ab"[number % 2] / f"{number:02}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(path)
+    cut = tmp_path / "train" / "a" / "04.jpg"
+    cut.write_bytes(cut.read_bytes()[:500])
+    (tmp_path / "train" / "a" / "06.jpg").write_bytes(b"")
+    (tmp_path / "train" / "b" / "01.jpg").write_bytes(b"\xff\xd8 not a JPEG")
+    (tmp_path / "val").symlink_to(tmp_path / "train")
+    return make_config(**{"data.source": "folder", "data.path": str(tmp_path), "batch_size": 12})
+
+
+def test_damaged_files_are_replaced_counted_and_named_once(damaged: ConfigDict, caplog):
+    source = make_source(damaged.data, "train")
+    with pipeline.train_stream(damaged, source, start_step=0, process_index=0, process_count=1) as stream:
+        batches = list(itertools.islice(stream, 4))
+        assert stream.skipped == 3
+    messages = [record.getMessage() for record in caplog.records]
+    for name in ("a/04.jpg", "a/06.jpg", "b/01.jpg"):
+        assert sum(name in message for message in messages) == 1
+    # Each damaged example is shown as its next readable neighbour: a/04 and a/06 as a/08, b/01 as b/03.
+    assert all(np.bincount(batch["label"]).tolist() == [6, 6] for batch in batches)
+    assert_equal(batches[2:], read(damaged, source, 2, start=2))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_too_much_damage_stops_the_run(damaged: ConfigDict, workers: int):
+    damaged.data.update({"max_corrupt": 2, "workers": workers})
+    source = make_source(damaged.data, "train")
+    with pytest.raises(ConfigError) as error:
+        read(damaged, source, 1)
+    assert "3 unreadable" in str(error.value)
+    assert "data.max_corrupt=2" in str(error.value)
+    assert ".jpg" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_replacement_wraps_around_and_gives_up_after_fifty():
+    config = make_config(batch_size=60)
+    batch = read(config, Numbers(60, bad=tuple(range(20, 60))), 1)[0]
+    assert sorted(batch["label"].tolist()) == sorted([*range(20), *([0] * 40)])
+    with pytest.raises(ConfigError, match="50 unreadable images in a row, from number"):
+        read(config, Numbers(60, bad=tuple(range(55))), 1)
+
+
+def test_an_error_in_a_worker_process_keeps_its_type():
+    config = make_config(**{"data.workers": 1})
+    with pytest.raises(ConfigError, match="in a row"):
+        read(config, Numbers(60, bad=tuple(range(60))), 1)
+
+
+def evaluate(config: ConfigDict, source: Source, batch_size: int, processes: int) -> list[list[Batch]]:
+    def part(process: int) -> Iterator[Batch]:
+        return pipeline.eval_batches(
+            config, source, batch_size=batch_size, process_index=process, process_count=processes
+        )
+
+    return [list(part(process)) for process in range(processes)]
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+@pytest.mark.parametrize("length", [1, 6, 13, 18])
+def test_eval_shows_every_example_once(processes: int, length: int):
+    parts = evaluate(make_config(), Numbers(length), 6, processes)
+    batches = [batch for part in parts for batch in part]
+    assert {len(part) for part in parts} == {-(-length // 6)}
+    assert {batch["pixels"].shape for batch in batches} == {(6 // processes, 1, 8, 8, 3)}
+    assert all(batch["mask"].dtype == np.float32 for batch in batches)
+    shown = [int(x) for batch in batches for x in batch["label"][batch["mask"] == 1]]
+    assert sorted(shown) == list(range(length))
+    for batch in batches:
+        for row in np.flatnonzero(batch["mask"]):
+            image = Numbers(length)[int(batch["label"][row])].image
+            assert np.array_equal(batch["pixels"][row, 0], transforms.resize_center_crop(image, 8))
+
+
+def test_eval_masks_damaged_images(damaged: ConfigDict, caplog):
+    source = make_source(damaged.data, "eval")
+    batches = evaluate(damaged, source, 6, 1)[0]
+    assert sum(batch["mask"].sum() for batch in batches) == 9
+    assert any("3 images were left out" in record.getMessage() for record in caplog.records)
+    damaged.data.max_corrupt = 1
+    with pytest.raises(ConfigError, match=r"data\.max_corrupt=1"):
+        evaluate(damaged, source, 6, 1)
+
+
+def test_eval_batch_size_must_split():
+    with pytest.raises(ConfigError, match="evaluation batch size=7"):
+        pipeline.eval_batches(make_config(), Numbers(9), batch_size=7, process_index=0, process_count=2)

@@ -1,0 +1,129 @@
+"""Config keys, config files, and the one-line errors for what is wrong in them."""
+
+import importlib
+from pathlib import Path
+
+import jax
+import pytest
+from ml_collections import ConfigDict
+
+from amd_jax import optim, setup, sharding
+from amd_jax.config import KEYS, ConfigError, default, flat
+from amd_jax.steps.pretrain import Pretraining, make_step
+from amd_jax.validate import validate
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("common", "__init__"))
+ARGUMENTS = {"demo": ("teacher", "mae", "amd", "smoke")}
+RUNS = [(name, argument) for name in FILES for argument in ARGUMENTS.get(name, ("", "smoke"))]
+
+
+def load(name: str, argument: str = "smoke") -> ConfigDict:
+    """A config as the command line gets it."""
+    return importlib.import_module(f"configs.{name}").get_config(argument)
+
+
+@pytest.mark.parametrize(("name", "argument"), RUNS)
+def test_every_config_is_valid_and_its_whole_step_has_shapes(name: str, argument: str) -> None:
+    config = load(name, argument)
+    config.teacher.random = True  # weights are the user's
+    validate(config)
+    pretraining = Pretraining.from_config(config)
+    learning_rate = optim.schedule(config, 100, 10.0)
+    optimizer = optim.optimizer(config, learning_rate)
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    _, state = setup._abstract_state(pretraining, optimizer, mesh)
+    teacher = jax.eval_shape(pretraining.init_teacher, jax.random.key(0))
+    pixels = jax.ShapeDtypeStruct((config.batch_size, *pretraining.input_shape), "uint8")
+    step = make_step(pretraining, optimizer, learning_rate, config.seed, config.accum_steps)
+    new_state, metrics = jax.eval_shape(step, state, teacher, {"pixels": pixels})
+    assert jax.tree.map(lambda x: x.shape, new_state) == jax.tree.map(lambda x: x.shape, state)
+    assert {"loss", "loss_rec", "lr", "grad_norm"} <= metrics.keys()
+
+
+@pytest.mark.parametrize(("name", "argument"), RUNS)
+def test_a_config_file_says_how_to_run_it(name: str, argument: str) -> None:
+    text = importlib.import_module(f"configs.{name}").__doc__
+    assert f"--config=configs/{name}.py" in text
+
+
+def test_vitb_is_the_papers_model() -> None:
+    """AMD ViT-B from ViT-L: 20 of its numbers, counted by hand from the paper's description."""
+    config = load("vitb_in1k", "")
+    config.teacher.random = True
+    run = Pretraining.from_config(config)
+    assert (run.student.encoder.block.width, run.student.encoder.depth) == (768, 12)
+    assert run.teacher is not None
+    assert (run.teacher.config.block.width, run.teacher.config.depth) == (1024, 24)
+    assert run.student.align is not None
+    assert run.student.align.generator is not None
+    assert run.student.align.generator.heads == 16
+    assert (run.student_visible, run.teacher_visible) == (49, 98)
+    assert (run.student.decoder.block.width, run.student.decoder.depth) == (384, 4)
+
+
+def test_every_key_has_a_meaning_and_its_default_is_among_its_choices() -> None:
+    for name, key in KEYS.items():
+        assert key.meaning, name
+        assert not key.choices or key.default in key.choices, name
+
+
+def test_an_unknown_key_and_a_wrong_type_are_refused_where_they_are_set() -> None:
+    config = default()
+    with pytest.raises((KeyError, AttributeError)):
+        config.data.nosuch = 1
+    with pytest.raises(TypeError):
+        config.batch_size = "many"
+
+
+def test_flat_names_are_the_declared_ones() -> None:
+    assert flat(default()).keys() == KEYS.keys()
+
+
+WRONG = [
+    ({"data.image_size": 33}, "data.image_size=33 is not a multiple of model.patch_size=8"),
+    ({"mask.teacher_ratio": 0.9}, "the teacher only"),
+    ({"mask.student_visible": 17}, "17 of 16"),
+    ({"mask.student_ratio": 0.0}, "must see some and miss some"),
+    ({"mask.teacher_visible": 17}, "17 of 16"),
+    ({"student.heads": 3}, "not a multiple of 3 heads"),
+    ({"student.size": "enormous"}, "student.size='enormous'"),
+    ({"align.student_layers": (1, 3)}, "align.student_layers"),
+    ({"align.teacher_layers": (0, 1)}, "align.teacher_layers"),
+    ({"align.teacher_layers": (1,)}, "must pair up"),
+    ({"teacher.random": False}, "needs a teacher"),
+    ({"teacher.weights": "/no/such/place"}, "no such file"),
+    ({"data.channels": 1}, "data.mean has 3 values"),
+    ({"data.channels": 2}, "data.channels=2"),
+    ({"data.std": (0.0, 1.0, 1.0)}, "data.std"),
+    ({"data.crop_scale": (1.0, 0.5)}, "data.crop_scale"),
+    ({"batch_size": 0}, "batch_size=0"),
+    ({"accum_steps": 3}, "not a multiple of accum_steps=3"),
+    ({"steps": 0, "epochs": 0.0}, "set epochs or steps"),
+    ({"loss.target": "words"}, "loss.target='words'"),
+    ({"loss.direct_weight": 0.0, "loss.gen_weight": 0.0}, "nothing would be distilled"),
+    ({"optim.base_lr": float("nan")}, "optim.base_lr"),
+    ({"optim.weight_decay": -1.0}, "optim.weight_decay"),
+    ({"mesh.tensor": 4}, "mesh.tensor=4"),
+    ({"model.frames": 2}, "model.frames"),
+    ({"log.every": 0}, "log.every"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_a_wrong_value_is_one_line_that_names_it(changes: dict, words: str) -> None:
+    config = load("vitb_in1k")
+    with config.unlocked():
+        config.update_from_flattened_dict(changes)
+    with pytest.raises(ConfigError) as caught:
+        validate(config)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_added_behind_the_lock_is_refused() -> None:
+    config = load("vitb_in1k")
+    with config.unlocked():
+        config.data.colour = "red"
+    with pytest.raises(ConfigError, match=r"data\.colour"):
+        validate(config)

@@ -1,0 +1,161 @@
+"""The loop: one compilation, exact continuation, signals, non-finite losses."""
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from amd_jax import loop, setup
+from amd_jax.config import ConfigError
+from amd_jax.train_state import TrainState
+from tests.runs import assert_same, losses, metrics, start, tiny
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These runs are about time, not about meshes: they use one of the eight devices."""
+    device = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *args: device)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainState]:
+    """Twenty steps without a stop."""
+    workdir = tmp_path_factory.mktemp("straight")
+    with pytest.MonkeyPatch.context() as patch:
+        device = jax.devices()[:1]
+        patch.setattr(jax, "devices", lambda *args: device)
+        return workdir, loop.train(setup.prepare(tiny(log__pictures_every=20), str(workdir)))
+
+
+def test_a_run_leaves_what_a_reader_looks_for(straight: tuple[Path, TrainState]) -> None:
+    workdir, _ = straight
+    lines = metrics(workdir)
+    assert [line["step"] for line in lines] == list(range(1, 21))
+    assert {"loss", "loss_rec", "loss_direct", "loss_gen", "lr", "grad_norm"} <= lines[-1].keys()
+    assert {"examples_per_second", "data_wait_seconds", "data_skipped"} <= lines[-1].keys()
+    assert (workdir / "config.json").is_file()
+    assert list(workdir.glob("events.out.tfevents.*"))
+    assert sorted(int(p.name) for p in (workdir / "checkpoints").iterdir()) == [10, 20]
+    assert [p.name for p in (workdir / "pictures").iterdir()] == ["step_00000020.png"]
+
+
+def test_the_loss_falls(straight: tuple[Path, TrainState]) -> None:
+    lines = metrics(straight[0])
+    assert np.mean([x["loss_rec"] for x in lines[-5:]]) < np.mean([x["loss_rec"] for x in lines[:5]])
+
+
+def test_sigterm_saves_and_the_continued_run_is_bit_for_bit_the_straight_one(
+    straight: tuple[Path, TrainState], tmp_path: Path
+) -> None:
+    def stop(step: int, state: TrainState) -> None:
+        if step == 13:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(loop.StoppedBySignal, match="SIGTERM at step 14"):
+        loop.train(setup.prepare(tiny(), str(tmp_path)), hooks=(stop,))
+    run = setup.prepare(tiny(), str(tmp_path))
+    assert run.start_step == 14
+    state = loop.train(run)
+    assert_same(state, straight[1])
+    assert losses(tmp_path) == losses(straight[0])
+
+
+def test_a_checkpoint_in_the_middle_continues_bit_for_bit(
+    straight: tuple[Path, TrainState], tmp_path: Path
+) -> None:
+    """10 + restart + 10 = 20, with nothing of the first process but its files."""
+
+    class Crash(Exception):
+        pass
+
+    def crash(step: int, state: TrainState) -> None:
+        if step == 10:
+            raise Crash
+
+    with pytest.raises(Crash):
+        loop.train(setup.prepare(tiny(), str(tmp_path)), hooks=(crash,))
+    state = loop.train(setup.prepare(tiny(), str(tmp_path)))
+    assert_same(state, straight[1])
+    assert losses(tmp_path) == losses(straight[0])
+
+
+@pytest.mark.slow
+def test_sigkill_at_a_random_moment_costs_only_the_steps_since_the_last_checkpoint(
+    straight: tuple[Path, TrainState], tmp_path: Path
+) -> None:
+    arguments = [f"--workdir={tmp_path}", "--config.batch_size=8", "--config.log.every=1"]
+    arguments += ["--config.checkpoint.every=2", "--config.log.pictures_every=0"]
+    last = random.Random(0).randrange(3, 18)
+    with start(*arguments) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("step") and f" {last}/20" in line:
+                process.kill()
+    assert process.returncode == -signal.SIGKILL
+    with start(*arguments) as process:
+        _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert losses(tmp_path) == losses(straight[0])
+
+
+def test_every_step_uses_the_one_compiled_program(tmp_path: Path) -> None:
+    """Ahead-of-time compilation cannot recompile; and nothing else compiles once the loop is under way."""
+    compiled: list[str] = []
+    run = setup.prepare(tiny(log__every=2), str(tmp_path))
+    counts: list[int] = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, *args, **kwargs: (
+            compiled.append(name) if name.endswith("backend_compile_duration") else None
+        )
+    )
+    jax.jit(lambda x: x + len(compiled))(1.0)
+    assert len(compiled) == 1  # the listener hears of compilations
+    loop.train(run, hooks=(lambda *_: counts.append(len(compiled)),))
+    assert counts == counts[:1] * 20
+    jax.monitoring.clear_event_listeners()
+
+
+def test_a_non_finite_loss_names_step_parts_and_last_good_checkpoint(tmp_path: Path) -> None:
+    run = setup.prepare(tiny(checkpoint__every=2), str(tmp_path))
+    good = run.step
+
+    def break_at_step_5(state, teacher, batch):
+        new, values = good(state, teacher, batch)
+        if len(metrics(tmp_path)) == 4:
+            values = values | {"loss": values["loss"] * jax.device_put(np.float32("nan"))}
+        return new, values
+
+    run.step = break_at_step_5
+    with pytest.raises(loop.NonFiniteError) as caught:
+        loop.train(run)
+    assert "step 5: loss not finite" in str(caught.value)
+    assert "last good checkpoint: step 4" in str(caught.value)
+
+
+def test_a_broken_state_is_never_saved(tmp_path: Path) -> None:
+    """The step of a checkpoint is looked at before it is written, even between two log lines."""
+    run = setup.prepare(tiny(log__every=100, checkpoint__every=3), str(tmp_path))
+    good = run.step
+
+    def broken(state, teacher, batch):
+        new, values = good(state, teacher, batch)
+        return new, values | {"grad_norm": values["loss"] * jax.device_put(np.float32("inf"))}
+
+    run.step = broken
+    with pytest.raises(loop.NonFiniteError, match="step 1: grad_norm not finite; no checkpoint was written"):
+        loop.train(run)
+
+
+def test_other_data_order_in_the_same_workdir_is_refused(straight: tuple[Path, TrainState]) -> None:
+    with pytest.raises(ConfigError, match="the data order would change"):
+        setup.prepare(tiny(seed=1), str(straight[0]))
+
+
+def test_another_model_in_the_same_workdir_is_refused(straight: tuple[Path, TrainState]) -> None:
+    with pytest.raises(ConfigError, match="does not fit this config"):
+        setup.prepare(tiny(student__depth=3), str(straight[0]))

@@ -1,0 +1,382 @@
+"""Metrics: what reaches the files, what a resume or a full disk does to them, and the clock's arithmetic."""
+
+import contextlib
+import errno
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from amd_jax import metrics
+
+
+def _lines(workdir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def _events(workdir: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(workdir), size_guidance={"images": 0, "scalars": 0, "tensors": 0})
+    return accumulator.Reload()
+
+
+def _log(workdir: Path, resume_step: int, steps: list[int], offset: float = 0) -> None:
+    writer = metrics.make_writer(str(workdir), resume_step=resume_step)
+    for step in steps:
+        writer.write_scalars(step, {"loss": step + offset})
+    writer.close()
+
+
+@pytest.fixture
+def warnings() -> Iterator[list[str]]:
+    """The messages that absl logs as warnings."""
+    messages: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("absl")
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)
+
+
+def test_tensorflow_is_not_imported(tmp_path: Path) -> None:
+    """An installed TensorFlow, which here would raise, is left alone; the stubs leave no trace."""
+    package = tmp_path / "site" / "tensorflow"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise AssertionError('tensorflow was imported')\n")
+    script = f"""
+import importlib.util, sys
+assert importlib.util.find_spec("tensorflow"), "the fake must be found"
+from amd_jax import metrics
+import clu.metric_writers
+assert not {{"clu.metric_writers.summary_writer", "tensorboard.compat.notf"}} & set(sys.modules)
+writer = metrics.make_writer({str(tmp_path / "run")!r}, resume_step=0)
+assert isinstance(writer, clu.metric_writers.MetricWriter)
+writer.write_scalars(1, {{"loss": 0.5}})
+writer.close()
+assert "tensorflow" not in sys.modules
+try:  # whoever asks for clu's own writer gets that one, and TensorFlow with it
+    clu.metric_writers.SummaryWriter({str(tmp_path)!r})
+except AssertionError as error:
+    assert "tensorflow was imported" in str(error)
+else:
+    raise SystemExit("clu's own writer was not asked for")
+"""
+    root = Path(metrics.__file__).parents[1]
+    path = os.pathsep.join([str(package.parent), str(root)])
+    environment = {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert _lines(tmp_path / "run") == [{"step": 1, "loss": 0.5}]
+
+
+def test_scalars_reach_both_files(tmp_path: Path) -> None:
+    writer = metrics.make_writer(str(tmp_path), resume_step=0)
+    writer.write_scalars(
+        3,
+        {
+            "loss": jnp.float32(0.1),
+            "half": jnp.bfloat16(0.5),
+            "double": 1830.123456789,
+            "count": np.int32(7),
+            "nan": np.float32("nan"),
+            "inf": -float("inf"),
+            "huge": 1e300,
+        },
+    )
+    # Without a flush: the line is there as soon as the call returns.
+    assert _lines(tmp_path) == [
+        {
+            "step": 3,
+            "loss": 0.1,
+            "half": 0.5,
+            "double": 1830.1234,
+            "count": 7,
+            "nan": None,
+            "inf": None,
+            "huge": 1e300,
+        }
+    ]
+    writer.flush()
+    (event,) = _events(tmp_path).Scalars("loss")
+    assert event.step == 3
+    assert event.value == pytest.approx(0.1)
+    assert event.wall_time > 1.6e9
+    assert np.isnan(_events(tmp_path).Scalars("nan")[0].value)
+    writer.close()
+    writer.close()
+
+
+def test_json_floats_round_trip_as_float32() -> None:
+    values = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    shown = [json.dumps(metrics._json_number(float(value))) for value in values]
+    np.testing.assert_array_equal(np.array([json.loads(text) for text in shown], np.float32), values)
+    assert max(map(len, shown)) <= 16
+
+
+def test_images_texts_and_hparams(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+    writer = metrics.make_writer(str(tmp_path), resume_step=0)
+    writer.write_images(4, {"masks": pixels, "one": pixels[:1], "grey": pixels[0, ..., :1]})
+    writer.write_texts(4, {"note": "häuser"})
+    writer.write_hparams({"optim.lr": 1e-3, "method": "amd"})
+    with pytest.raises(ValueError, match=r"'float'.*float64"):
+        writer.write_images(4, {"float": pixels / 255})
+    writer.close()
+
+    events = _events(tmp_path)
+    assert sorted(events.Tags()["images"]) == ["grey", "masks/0", "masks/1", "one"]
+    (second,) = events.Images("masks/1")
+    assert (second.step, second.width, second.height) == (4, 7, 5)
+    decoded = np.asarray(Image.open(io.BytesIO(second.encoded_image_string)))
+    np.testing.assert_array_equal(decoded, pixels[1])
+    grey = Image.open(io.BytesIO(events.Images("grey")[0].encoded_image_string))
+    np.testing.assert_array_equal(np.asarray(grey), pixels[0, ..., 0])
+    assert events.Tensors("note")[0].tensor_proto.string_val[0].decode() == "häuser"
+    assert b"| optim.lr | `0.001` |" in events.Tensors("hparams")[0].tensor_proto.string_val[0]
+    assert events.SummaryMetadata("note").plugin_data.plugin_name == "text"
+
+
+def test_what_is_not_written_is_said_once(tmp_path: Path, warnings: list[str]) -> None:
+    writer = metrics.make_writer(str(tmp_path), resume_step=0)
+    for step in range(2):
+        writer.write_histograms(step, {"weights": np.zeros(3)})
+        writer.write_audios(step, {"a": np.zeros((1, 3, 1))}, sample_rate=8)
+    writer.close()
+    assert len(warnings) == 2
+    assert "histograms" in warnings[0]
+
+
+def test_resume_drops_what_will_be_logged_again(tmp_path: Path) -> None:
+    _log(tmp_path, 0, [10, 20, 30])
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + b'not json\n[1]\n{"step": 5, "lo')  # killed while writing
+    _log(tmp_path, 20, [30, 40], offset=0.5)
+    expected = [(10, 10.0), (20, 20.0), (30, 30.5), (40, 40.5)]
+    assert [(line["step"], line["loss"]) for line in _lines(tmp_path)] == expected
+    assert [(event.step, event.value) for event in _events(tmp_path).Scalars("loss")] == expected
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_a_whole_line_without_its_newline_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n{"step": 2}')
+    _log(tmp_path, 2, [3])
+    assert [line["step"] for line in _lines(tmp_path)] == [1, 3]
+
+
+def test_a_new_run_starts_afresh(tmp_path: Path) -> None:
+    _log(tmp_path, 0, [0, 10, 20])
+    _log(tmp_path, 0, [5])
+    assert [line["step"] for line in _lines(tmp_path)] == [5]
+    assert [event.step for event in _events(tmp_path).Scalars("loss")] == [5]
+
+
+def test_an_interrupted_rewrite_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+) -> None:
+    _log(tmp_path, 0, [10, 20])
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+
+    def fail(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    metrics.make_writer(str(tmp_path), resume_step=10).close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+    assert len(warnings) == 1
+
+
+class _Disk(io.FileIO):
+    """A file on a disk with `room` bytes left; like a real one it takes what still fits."""
+
+    room = 10**9
+
+    def write(self, data: Any) -> int:
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = super().write(data[: self.room])
+        self.room -= written
+        return written
+
+
+def test_a_full_disk_does_not_end_the_run(tmp_path: Path, warnings: list[str]) -> None:
+    writer = metrics.make_writer(str(tmp_path), resume_step=0)
+    disk = writer._lines = _Disk(tmp_path / "metrics.jsonl", "a")
+    writer.write_scalars(1, {"loss": 1.0})
+    disk.room = 8
+    writer.write_scalars(2, {"loss": 2.0})  # fits in part
+    writer.write_scalars(3, {"loss": 3.0})  # not at all
+    disk.room = 10**9
+    writer.write_scalars(4, {"loss": 4.0})
+    writer.close()
+    assert [line["step"] for line in _lines(tmp_path)] == [1, 4]
+    assert len(warnings) == 1
+    assert "metrics.jsonl" in warnings[0]
+    assert len(_events(tmp_path).Scalars("loss")) == 4  # the other output is not touched
+
+
+@pytest.mark.parametrize("from_the_start", [False, True])
+def test_tensorboard_without_room_leaves_the_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str], from_the_start: bool
+) -> None:
+    def fail(self: RecordWriter, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)  # its traceback is no news here
+    threads = set(threading.enumerate())
+    if from_the_start:
+        monkeypatch.setattr(RecordWriter, "write", fail)
+    writer = metrics.make_writer(str(tmp_path), resume_step=0)
+    monkeypatch.setattr(RecordWriter, "write", fail)
+    for step in range(3):
+        writer.write_scalars(step, {"loss": 0.0})
+        writer.flush()
+    writer.write_texts(3, {"note": "late"})
+    writer.close()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(timeout=5)
+    assert [line["step"] for line in _lines(tmp_path)] == [0, 1, 2]
+    assert len(warnings) == 1
+    assert "TensorBoard" in warnings[0]
+
+
+def test_remote_directories_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="gs://bucket/run"):
+        metrics.make_writer("gs://bucket/run", resume_step=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "tflops"),
+    [
+        ("TPU v2", "bfloat16", 22.5),
+        ("TPU v3", "bfloat16", 61.5),
+        ("TPU v4", "bfloat16", 275),
+        ("TPU v4 lite", "bfloat16", 138),
+        ("TPU v5 lite", "bfloat16", 197),
+        ("TPU v5e", "float32", 197),
+        ("TPU v5", "bfloat16", 459),
+        ("TPU v5p", "bfloat16", 459),
+        ("TPU v6 lite", "bfloat16", 918),
+        ("TPU7x", "bfloat16", 1153.5),
+        ("NVIDIA A100-SXM4-40GB", "bfloat16", 312),
+        ("A100-SXM4-40GB", "bfloat16", 312),
+        ("NVIDIA A100 80GB PCIe", "float32", 156),
+        ("NVIDIA H100 80GB HBM3", "bfloat16", 989.5),
+        ("NVIDIA H100 PCIe", "bfloat16", 756.5),
+        ("NVIDIA H100 NVL", "bfloat16", 835.5),
+        ("NVIDIA H200", "float32", 494.5),
+        ("NVIDIA GH200 480GB", "bfloat16", 989.5),
+        ("NVIDIA B200", "bfloat16", 2250),
+        ("NVIDIA GB200", "bfloat16", 2500),
+        ("NVIDIA L4", "bfloat16", 121),
+        ("NVIDIA L40S", "bfloat16", 362),
+        ("Tesla V100-SXM2-16GB", "float16", 125),
+        ("Tesla V100-SXM2-16GB", "float32", 15.7),
+        ("Tesla V100-SXM2-16GB", "bfloat16", None),
+        ("NVIDIA GeForce RTX 3090", "bfloat16", 71),
+        ("NVIDIA GeForce RTX 4090", "bfloat16", 165.2),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", "bfloat16", None),
+        ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", "bfloat16", None),
+        ("NVIDIA H200", "float64", None),
+        ("cpu", "float32", None),
+        ("TPU v99", "bfloat16", None),
+    ],
+)
+def test_peak_flops(kind: str, dtype: str, tflops: float | None) -> None:
+    expected = None if tflops is None else pytest.approx(tflops * 1e12)
+    assert metrics.peak_flops(kind, dtype) == expected
+
+
+class _Time:
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_clock() -> None:
+    now = _Time()
+    clock = metrics.Clock(256, flops_per_step=3e12, peak=10e12, step=40, now=now)
+    with clock.waiting():
+        now.seconds += 0.5
+    now.seconds += 3.5
+    with contextlib.suppress(StopIteration), clock.waiting():  # finding the data's end is waiting too
+        now.seconds += 1
+        raise StopIteration
+    assert clock.interval(50) == pytest.approx(
+        {"examples_per_second": 512, "seconds_per_step": 0.5, "data_wait_seconds": 1.5, "mfu": 0.6}
+    )
+    now.seconds += 1
+    assert clock.interval(51)["data_wait_seconds"] == 0
+    now.seconds += 1000
+    clock.restart(51)  # an evaluation is nobody's throughput
+    now.seconds += 2
+    assert clock.interval(52)["seconds_per_step"] == pytest.approx(2)
+    assert clock.interval(52) == {}
+    assert clock.interval(53)["examples_per_second"] > 0  # no time passed: no division by zero
+
+
+@pytest.mark.parametrize(("flops", "peak"), [(None, 1e12), (1e12, None), (None, None)])
+def test_no_mfu_without_flops_and_peak(flops: float | None, peak: float | None) -> None:
+    now = _Time()
+    clock = metrics.Clock(8, flops, peak, now=now)
+    now.seconds += 1
+    assert set(clock.interval(1)) == {"examples_per_second", "seconds_per_step", "data_wait_seconds"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (59.4, "59s"),
+        (59.6, "1m00s"),
+        (130, "2m10s"),
+        (3599.9, "1h00m"),
+        (3720, "1h02m"),
+        (86399, "1d00h"),
+        (76 * 3600, "3d04h"),
+        (-1, "?"),
+        (float("nan"), "?"),
+        (float("inf"), "?"),
+    ],
+)
+def test_format_duration(seconds: float, text: str) -> None:
+    assert metrics.format_duration(seconds) == text
+
+
+def test_progress_line() -> None:
+    scalars = {
+        "data_wait_seconds": 0.12,
+        "lr": 1.2e-3,
+        "loss": np.float32(0.43118),
+        "loss_rec": 0.31,
+        "loss_direct": 0.08,
+        "loss_gen": 0.04,
+        "accuracy": 0.8125,
+        "grad_norm": 0.8301,
+        "examples_per_second": 1830.2,
+        "seconds_per_step": 0.14,
+        "mfu": 0.412,
+    }
+    assert metrics.progress_line(1200, 4500, scalars, eta=130.0) == (
+        "step   1200/4500  26%  loss 0.4312 (rec 0.31 direct 0.08 gen 0.04)  accuracy 0.8125  "
+        "lr 1.2e-03  |g| 0.83  1830 ex/s  data 0.1s  mfu 41%  eta 2m10s"
+    )
+    assert metrics.progress_line(10, 10, {"loss": float("nan")}) == "step     10/10 100%  loss nan"
+    assert metrics.progress_line(4499, 4500, {}) == "step   4499/4500  99%"
