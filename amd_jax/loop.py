@@ -13,9 +13,9 @@ from absl import logging
 from clu import parameter_overview
 from jax.experimental import multihost_utils
 
-from amd_jax import metrics as run_metrics
-from amd_jax import setup, visualize
+from amd_jax import setup, throughput, visualize
 from amd_jax.data import pipeline, sources
+from amd_jax.metrics import make_writer
 from amd_jax.sharding import global_batch, replicated
 from amd_jax.train_state import TrainState
 
@@ -101,14 +101,14 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
       ConfigError: more unreadable examples than data.max_corrupt.
     """
     config, chief = run.config, jax.process_index() == 0
-    writer = run_metrics.make_writer(str(run.workdir), resume_step=run.start_step) if chief else None
+    writer = make_writer(str(run.workdir), resume_step=run.start_step) if chief else None
     if chief:
         _introduce(run, writer)
     painter = _painter(run) if config.log.pictures_every else None
-    peak = run_metrics.peak_flops(
+    peak = throughput.peak_flops(
         jax.devices()[0].device_kind, str(run.pretraining.student.encoder.block.dtype)
     )
-    clock = run_metrics.Clock(
+    clock = throughput.Clock(
         config.batch_size,
         run.flops_per_step,
         peak and peak * jax.device_count(),
@@ -126,7 +126,7 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
         eta = (time.perf_counter() - began) / max(done, 1) * (run.total_steps - step)
         if writer is not None:
             writer.write_scalars(step, scalars)
-            print(run_metrics.progress_line(step, run.total_steps, scalars, eta), flush=True)
+            print(throughput.progress_line(step, run.total_steps, scalars, eta), flush=True)
 
     def save() -> None:
         _checked(pending, run)  # never write a state that is already broken
@@ -191,7 +191,7 @@ def _introduce(run: setup.Run, writer: Any) -> None:
     overview = parameter_overview.get_parameter_overview(run.state.params, include_stats=False)
     writer.write_texts(run.start_step, {"parameters": f"```\n{overview}\n```"})
     writer.write_hparams(config.to_dict())
-    logging.info("student parameters:\n%s", overview)
+    print(overview)
     count = parameter_overview.count_parameters(run.state.params)
     mesh = ", ".join(f"{name}={size}" for name, size in run.mesh.shape.items())
     memory = f", {run.peak_memory / 2**30:.2f} GiB a device" if run.peak_memory else ""

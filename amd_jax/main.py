@@ -20,8 +20,13 @@ EXIT_USAGE, EXIT_NON_FINITE, EXIT_STOPPED = 2, 3, 75
 _CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, FILE.py or FILE.py:ARGUMENT")
 _WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints, metrics and pictures of the run go")
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "one of several processes (TPU pod, SLURM, or JAX_COORDINATOR_ADDRESS set)"
+    "distributed", False, "this is one of several processes; a TPU pod, SLURM, Kubernetes or MPI says which"
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "elsewhere: HOST:PORT of process 0, for --distributed"
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "elsewhere: how many processes there are")
+_PROCESS = flags.DEFINE_integer("process", None, "elsewhere: the number of this one, from 0")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -72,7 +77,7 @@ def main(argv: list[str]) -> None:
 
     logging.set_verbosity(logging.WARNING)
     if _DISTRIBUTED.value:
-        jax.distributed.initialize()
+        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     try:
         loop.train(setup.prepare(_CONFIG.value, str(_WORKDIR.value)))
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""What a run tells about itself: TensorBoard events, `metrics.jsonl`, throughput, MFU, the progress line.
+"""What a run writes about itself: TensorBoard events and `metrics.jsonl`.
 
 TensorFlow is never imported, whether it is installed or not: it costs a dozen seconds and may take an
 accelerator's memory.
@@ -10,7 +10,6 @@ import io
 import json
 import math
 import os
-import re
 import sys
 import time
 import types
@@ -116,7 +115,7 @@ class Writer(MetricWriter):
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Scalars are numbers or arrays of one element; values on a device are fetched in one go."""
         fetched = jax.device_get(dict(scalars))
-        values = {name: _number(fetched[name]) for name in scalars}  # device_get sorts, this does not
+        values = {name: number(fetched[name]) for name in scalars}  # device_get sorts, this does not
         record = {"step": int(step), **{name: _json_number(value) for name, value in values.items()}}
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         with self._survive("metrics.jsonl"):
@@ -244,7 +243,7 @@ def _is_up_to(line: bytes, step: int) -> bool:
     return line.endswith(b"\n") and isinstance(logged, int) and logged <= step
 
 
-def _number(value: Any) -> int | float:
+def number(value: Any) -> int | float:
     item = np.asarray(value).item()  # an error for more than one element
     return int(item) if isinstance(item, int) else float(item)
 
@@ -268,185 +267,3 @@ def _png(pixels: np.ndarray) -> summary_pb2.Summary.Image:
     return summary_pb2.Summary.Image(
         height=height, width=width, colorspace=channels, encoded_image_string=buffer.getvalue()
     )
-
-
-# Dense peak in TFLOP/s of one jax device, for 16-bit and for float32 matrix products at jax's default
-# precision (`jax.lax.Precision`): a TPU rounds float32 inputs to bfloat16, an NVIDIA GPU since Ampere
-# uses TF32. Vendors often print the figure with sparsity, twice the dense one.
-#
-# TPU: cloud.google.com/tpu/docs/{v2,v3,v4,v5e,v5p,v6e,tpu7x}, "peak compute per chip"; v4 lite: Jouppi et
-# al., "Ten Lessons From Three Generations Shaped Google's TPUv4i" (2021), table 1. A device is a chip,
-# except for v2, v3 and 7x, where it is one of a chip's two cores. Names: jax's mosaic/tpu_info.py.
-# GPU: NVIDIA's datasheets of each product; GeForce: appendices of the GA102 and Ada whitepapers, for
-# accumulation in float32. Names: what CUDA reports, as a pattern.
-_PEAK_TFLOPS: tuple[tuple[str, float, float], ...] = (
-    ("TPU v2", 45 / 2, 45 / 2),
-    ("TPU v3", 123 / 2, 123 / 2),
-    ("TPU v4 lite", 138, 138),
-    ("TPU v4", 275, 275),
-    ("TPU v5 lite|TPU v5e", 197, 197),
-    ("TPU v5|TPU v5p", 459, 459),
-    ("TPU v6 lite|TPU v6e", 918, 918),
-    ("TPU7x", 2307 / 2, 2307 / 2),
-    ("NVIDIA GB200.*", 2500, 1250),
-    ("NVIDIA B200.*", 2250, 1125),
-    ("NVIDIA GH200.*", 989.5, 494.5),
-    ("NVIDIA H200 NVL", 835.5, 417.5),
-    ("NVIDIA H200", 989.5, 494.5),
-    ("NVIDIA H100 NVL", 835.5, 417.5),
-    ("NVIDIA H100 PCIe", 756.5, 378),
-    (r"NVIDIA H100 \d+GB HBM3", 989.5, 494.5),  # SXM
-    ("(NVIDIA )?A100[- ].*", 312, 156),
-    ("NVIDIA L40S", 362, 183),
-    ("NVIDIA L4", 121, 60),
-    (r"Tesla V100-SXM\d-.*", 125, 15.7),
-    ("Tesla V100-PCIE-.*", 112, 14),
-    ("Tesla T4", 65, 8.1),
-    ("NVIDIA GeForce RTX 3090", 71, 35.6),
-    ("NVIDIA GeForce RTX 4090", 165.2, 82.6),
-)
-# Volta and Turing have float16 but no bfloat16 matrix units.
-_NO_BFLOAT16 = "Tesla (V100|T4).*"
-
-
-def peak_flops(device_kind: str, dtype: str) -> float | None:
-    """Dense peak FLOP/s of one jax device; multiply by the number of devices for that of a run.
-
-    Args:
-      device_kind: `jax.Device.device_kind`.
-      dtype: compute type, "bfloat16", "float16" or "float32" (at jax's default matmul precision).
-
-    Returns:
-      None for a CPU, a device or type that is not in the table, and a part of a GPU (MIG).
-    """
-    if " MIG " in device_kind or dtype not in ("bfloat16", "float16", "float32"):
-        return None
-    if dtype == "bfloat16" and re.fullmatch(_NO_BFLOAT16, device_kind):
-        return None
-    for pattern, half, single in _PEAK_TFLOPS:
-        if re.fullmatch(pattern, device_kind):
-            return (single if dtype == "float32" else half) * 1e12
-    return None
-
-
-class Clock:
-    """Measures a logging interval from the host, without waiting for the device.
-
-    Steps are dispatched ahead of the device, so a single step's time means nothing; over an interval
-    that ends where the loop fetches metrics, the mean is right.
-    """
-
-    def __init__(
-        self,
-        batch_size: int,
-        flops_per_step: float | None = None,
-        peak: float | None = None,
-        *,
-        step: int = 0,
-        now: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        """Starts the first interval at `step`.
-
-        Args:
-          batch_size: examples per step over all processes.
-          flops_per_step: model FLOPs per step over all devices; None: unknown, no MFU.
-          peak: FLOP/s of all devices together; None: unknown, no MFU.
-          step: steps done so far.
-          now: a monotonic clock, seconds.
-        """
-        self._batch_size = batch_size
-        self._flops_per_step = flops_per_step
-        self._peak = peak
-        self._now = now
-        self.restart(step)
-
-    def restart(self, step: int) -> None:
-        """Starts an interval at `step`, to leave out what came before: compilation, evaluation."""
-        self._step = step
-        self._began = self._now()
-        self._waited = 0.0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Counts the seconds inside as waiting for data."""
-        began = self._now()
-        try:
-            yield
-        finally:
-            self._waited += self._now() - began
-
-    def interval(self, step: int) -> dict[str, float]:
-        """Ends the interval at `step` and starts the next; empty when no step was made.
-
-        Returns:
-          examples_per_second, seconds_per_step, data_wait_seconds (in the whole interval) and, where
-          FLOPs and peak are known, mfu (model FLOPs utilisation, a fraction).
-        """
-        steps = step - self._step
-        seconds = max(self._now() - self._began, 1e-9)
-        waited = self._waited
-        self.restart(step)
-        if steps <= 0:
-            return {}
-        scalars = {
-            "examples_per_second": steps * self._batch_size / seconds,
-            "seconds_per_step": seconds / steps,
-            "data_wait_seconds": waited,
-        }
-        if self._flops_per_step and self._peak:
-            scalars["mfu"] = steps * self._flops_per_step / seconds / self._peak
-        return scalars
-
-
-def format_duration(seconds: float) -> str:
-    """The two largest units: 45s, 2m10s, 1h02m, 3d04h; "?" for what is no duration."""
-    if not math.isfinite(seconds) or seconds < 0:
-        return "?"
-    total = round(seconds)
-    if total < 60:
-        return f"{total}s"
-    if total < 3600:
-        return f"{total // 60}m{total % 60:02d}s"
-    minutes = round(seconds / 60)
-    if minutes < 24 * 60:
-        return f"{minutes // 60}h{minutes % 60:02d}m"
-    hours = round(seconds / 3600)
-    return f"{hours // 24}d{hours % 24:02d}h"
-
-
-# How known scalars read in the progress line; others read "name value". The order is that of the line.
-_SHOWN: dict[str, Callable[[float], str]] = {
-    "loss": lambda x: f"loss {x:.4f}",
-    "lr": lambda x: f"lr {x:.1e}",
-    "grad_norm": lambda x: f"|g| {x:.3g}",
-    "examples_per_second": lambda x: f"{x:.0f} ex/s" if x >= 10 else f"{x:.2g} ex/s",
-    "data_wait_seconds": lambda x: f"data {x:.1f}s",
-    "mfu": lambda x: f"mfu {100 * x:.0f}%",
-}
-_HIDDEN = ("seconds_per_step",)  # says the same as examples per second
-
-
-def progress_line(step: int, total: int, scalars: Mapping[str, Any], eta: float | None = None) -> str:
-    """One line for a terminal or a log file.
-
-    Args:
-      step: steps done.
-      total: steps of the run.
-      scalars: any; "loss_…" are shown as the parts of "loss", in parentheses.
-      eta: seconds to the end; None: not shown.
-    """
-    width = max(6, len(str(total)))
-    percent = 100 * step // max(total, 1)  # rounded down: 100 % is the end
-    values = {name: _number(value) for name, value in scalars.items() if name not in _HIDDEN}
-    known = {name: show(values[name]) for name, show in _SHOWN.items() if name in values}
-    parts = {name.removeprefix("loss_"): x for name, x in values.items() if name.startswith("loss_")}
-    loss = known.pop("loss", "")
-    if parts:
-        loss += " (" + " ".join(f"{name} {x:.3g}" for name, x in parts.items()) + ")"
-    # What is not known by name, such as an accuracy, stands between the loss and the speed.
-    others = [
-        f"{name} {x:.4g}" for name, x in values.items() if name not in _SHOWN and not name.startswith("loss_")
-    ]
-    end = "" if eta is None else f"eta {format_duration(eta)}"
-    fields = [f"step {step:>{width}}/{total} {percent:>3}%", loss.strip(), *others, *known.values(), end]
-    return "  ".join(field for field in fields if field)

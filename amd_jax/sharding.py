@@ -77,4 +77,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def global_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's examples as a part of the global batch on the devices."""
     where = batch_sharding(mesh)
-    return {k: jax.make_array_from_process_local_data(where, v) for k, v in batch.items()}
+    # The one upload of the loop; with several processes jax counts it as implicit.
+    with jax.transfer_guard_host_to_device("allow"):
+        return {k: jax.make_array_from_process_local_data(where, v) for k, v in batch.items()}

@@ -69,10 +69,9 @@ def make_painter(
     Every process of a run has to call it; `replicated` places the examples on the run's mesh.
     """
 
-    def paint(params: Any, x: jax.Array, key: jax.Array) -> jax.Array:
-        return reconstruction(pretraining, params, x, key)
+    def paint(params: Any, x: jax.Array) -> jax.Array:
+        return reconstruction(pretraining, params, x, jax.random.key(seed))
 
     jitted = jax.jit(paint, out_shardings=replicated)
     x = jax.device_put(pixels, replicated)
-    key = jax.device_put(jax.random.key(seed), replicated)
-    return lambda params: sheet(jax.device_get(jitted(params, x, key)))
+    return lambda params: sheet(jax.device_get(jitted(params, x)))

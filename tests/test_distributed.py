@@ -1,0 +1,42 @@
+"""Two processes over loopback train as one."""
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from amd_jax.checkpoint import load_params
+from tests.runs import assert_same, losses, start
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_two_processes_compute_what_one_computes_and_only_one_writes(tmp_path: Path) -> None:
+    common = ["--config.batch_size=8", "--config.log.every=1", "--config.log.pictures_every=0"]
+    common += ["--config.data.flip=True", "--config.checkpoint.every=10"]
+    with start(f"--workdir={tmp_path / 'one'}", *common) as process:
+        assert process.wait() == 0
+
+    port = free_port()
+    together = [f"--workdir={tmp_path / 'two'}", *common, "--distributed", f"--coordinator=127.0.0.1:{port}"]
+    processes = [start(*together, "--processes=2", f"--process={i}") for i in range(2)]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "step" in outputs[0][0]
+    assert "step" not in outputs[1][0]
+
+    one, two = losses(tmp_path / "one"), losses(tmp_path / "two")
+    assert one.keys() == two.keys()
+    for step in one:
+        np.testing.assert_allclose(one[step], two[step], rtol=1e-4)
+    a, b = (load_params(str(tmp_path / name))[0] for name in ("one", "two"))
+    for x, y in zip(*(map(np.ravel, tree["encoder"]["norm"].values()) for tree in (a, b)), strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+    assert_same(a, load_params(str(tmp_path / "one"), 20)[0])
