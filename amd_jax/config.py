@@ -46,7 +46,7 @@ def _section(name: str, keys: dict[str, Key]) -> dict[str, Key]:
 
 
 KEYS: dict[str, Key] = {
-    "method": Key("amd", "what trains the student", ("amd", "mae")),
+    "method": Key("amd", "what trains the student", ("amd", "dmae", "mae")),
     "seed": Key(0, "the one seed: initial weights, data order, augmentation and masks follow from it"),
     "batch_size": Key(256, "examples per optimiser step over all processes, repeats not counted"),
     "accum_steps": Key(1, "split each batch into this many passes and add up their gradients"),
@@ -150,6 +150,11 @@ KEYS: dict[str, Key] = {
         {
             "student_layers": Key((6, 12), "aligned student layers, counted from 1, before any final norm"),
             "teacher_layers": Key((12, 24), "the teacher layer for each aligned student layer"),
+            "projection": Key(
+                "linear",
+                "from student to teacher width: linear (AMD), with bias (DMAE), one or two MLPs",
+                ("linear", "linear_bias", "mlp", "mlp2"),
+            ),
             "generator_depth": Key(2, "blocks of each generator"),
             "train_mask_tokens": Key(
                 True,

@@ -150,11 +150,12 @@ def _alignment(config: ConfigDict) -> None:
             all(1 <= layer <= depth for layer in layers),
             f"align.{who}_layers={layers}: layers count from 1 and the {who} has {depth}",
         )
-    if config.method == "amd":
-        _need(
-            config.loss.direct_weight > 0 or config.loss.gen_weight > 0,
-            "loss.direct_weight and loss.gen_weight are both 0: nothing would be distilled; use method='mae'",
-        )
+    built = build.student(config).align
+    _need(
+        built is not None and bool(built.teacher_layers),
+        "nothing would be distilled: give loss.direct_weight a positive value, or for method='amd' "
+        "loss.gen_weight and a teacher that sees more than the student",
+    )
 
 
 def _teacher_weights(config: ConfigDict) -> None:

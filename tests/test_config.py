@@ -14,8 +14,8 @@ from amd_jax.validate import validate
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("common", "__init__"))
-ARGUMENTS = {"demo": ("teacher", "mae", "amd", "smoke")}
-RUNS = [(name, argument) for name in FILES for argument in ARGUMENTS.get(name, ("", "smoke"))]
+ARGUMENTS = {"demo": ("teacher", "mae", "amd", "smoke"), "dmae": ("", "mask95", "mask98", "smoke")}
+RUNS = [(name, arg) for name in FILES for arg in ARGUMENTS.get(name.split("_")[0], ("", "smoke"))]
 
 
 def load(name: str, argument: str = "smoke") -> ConfigDict:

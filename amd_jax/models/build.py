@@ -26,7 +26,7 @@ def grid(config: ConfigDict) -> tuple[int, int, int]:
 
 
 def visible(config: ConfigDict) -> tuple[int, int]:
-    """Positions of a frame that student and teacher see. Without a teacher both numbers are the student's."""
+    """Positions of a frame that student and teacher see; only AMD's teacher sees more than the student."""
     _, height, width = grid(config)
 
     def count(who: str) -> int:
@@ -91,7 +91,7 @@ def _align(config: ConfigDict, enc: ViTConfig, fixed: str) -> AlignConfig | None
     layers = (tuple(config.align.student_layers), tuple(config.align.teacher_layers))
     direct = layers if config.loss.direct_weight else ((), ())
     sees_more = visible(config)[1] > visible(config)[0]
-    gen = layers if config.loss.gen_weight and sees_more else ((), ())
+    gen = layers if config.method == "amd" and config.loss.gen_weight and sees_more else ((), ())
     generator = BlockConfig(
         width=t.width,
         heads=max(1, t.width // 64),
@@ -110,4 +110,7 @@ def _align(config: ConfigDict, enc: ViTConfig, fixed: str) -> AlignConfig | None
         generator=generator,
         generator_depth=config.align.generator_depth,
         positions=fixed,
+        projection_bias=config.align.projection == "linear_bias",
+        projection_mlps={"mlp": 1, "mlp2": 2}.get(config.align.projection, 0),
+        cls_token=config.method == "dmae",
     )

@@ -1,6 +1,8 @@
 """The student: encoder, pixel decoder, and the heads that align it with a teacher."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -42,6 +44,7 @@ class AlignConfig:
     generator_depth: int = 2
     positions: str = "sincos_1d"
     projection_bias: bool = False  # AMD: none, DMAE: yes
+    projection_mlps: int = 0  # so many MLPs instead of one linear layer (DMAE's ablation)
     cls_token: bool = False  # align the CLS token as well (DMAE)
 
     @property
@@ -93,6 +96,24 @@ class FillIn(nn.Module):
         return Blocks(self.block, self.depth, name="blocks")(jnp.concatenate(x, axis=1))[0]
 
 
+class MlpProjection(nn.Module):
+    """One or two MLPs from student to teacher width, with hidden features of teacher width.
+
+    Source: DMAE's projection modes mlp-1layer and mlp-2layer.
+    """
+
+    width: int
+    mlps: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for i in range(self.mlps):
+            x = Linear(self.width, dtype=self.dtype, name=f"mlp_{i}_fc1")(x)
+            x = Linear(self.width, dtype=self.dtype, name=f"mlp_{i}_fc2")(nn.gelu(x, approximate=False))
+        return x
+
+
 class Student(nn.Module):
     """Encoder + decoder, and with `align` also projections and generators."""
 
@@ -121,15 +142,8 @@ class Student(nn.Module):
             return StudentOutput(pixels)
 
         drop_cls = self.encoder.cls_token and not a.cls_token
-        projections = [
-            Linear(
-                a.teacher_width,
-                a.projection_bias,
-                dtype=self.encoder.block.dtype,
-                name=f"projection_{i}",
-            )
-            for i in range(max(len(a.student_direct), len(a.student_gen)))
-        ]
+        pairs = max(len(a.student_direct), len(a.student_gen))
+        projections = [self._projection(a, i) for i in range(pairs)]
         direct = tuple(
             projections[i](tapped[layer])[:, drop_cls:] for i, layer in enumerate(a.student_direct)
         )
@@ -147,6 +161,12 @@ class Student(nn.Module):
             filled = fill_in(known, masks.student, masks.diff)
             gen.append(filled[:, masks.student.shape[1] :])
         return StudentOutput(pixels, direct, tuple(gen))
+
+    def _projection(self, align: AlignConfig, i: int) -> Callable[[jax.Array], jax.Array]:
+        dtype, name = self.encoder.block.dtype, f"projection_{i}"
+        if align.projection_mlps:
+            return MlpProjection(align.teacher_width, align.projection_mlps, dtype, name=name)
+        return Linear(align.teacher_width, align.projection_bias, dtype=dtype, name=name)
 
     def _decode(self, x: jax.Array, visible: jax.Array, hidden: jax.Array) -> jax.Array:
         d = self.decoder
