@@ -18,9 +18,9 @@ from amd_jax.config import ConfigError, flat
 from amd_jax.data import sources
 from amd_jax.models import flops
 from amd_jax.steps.pretrain import Pretraining, make_step
-from amd_jax.teacher import load_teacher
 from amd_jax.train_state import TrainState, path_name
 from amd_jax.validate import validate
+from amd_jax.weights import load_teacher, start_student
 
 # Initial weights are drawn once: on the CPU, optimising that code takes longer than it saves.
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
@@ -160,7 +160,10 @@ def _state(
     if step:
         return checkpoints.restore(abstract, step)
     where = jax.tree.map(lambda s: s.sharding, abstract)
-    return _draw(init, config.seed, where), {}
+    state = _draw(init, config.seed, where)
+    if config.student.weights:
+        state = state.replace(params=start_student(config, pretraining, state.params))
+    return state, {}
 
 
 def _draw(init: Callable[[jax.Array], Any], seed: int, where: Any) -> Any:
@@ -188,7 +191,7 @@ def _place_teacher(config: ConfigDict, pretraining: Pretraining, mesh: jax.shard
             return jax.tree_util.tree_map_with_path(keep_norms, pretraining.init_teacher(key))
 
         return _draw(init, config.seed + 1, where)
-    params = load_teacher(config, pretraining.teacher)
+    params = load_teacher(config, pretraining)
     return jax.device_put(jax.tree_util.tree_map_with_path(keep_norms, params), where)
 
 
