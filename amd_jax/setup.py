@@ -67,6 +67,8 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     learning_rate = optim.schedule(config, total_steps, steps_per_epoch)
     optimizer = optim.optimizer(config, learning_rate)
 
+    teacher = _place_teacher(config, pretraining, mesh)
+
     folder = Path(workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,6 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     start_step = checkpoints.latest() or 0
     if start_step:
         _report_changed_keys(workdir, config)
-    teacher = _place_teacher(config, pretraining, mesh)
     state, position = _state(config, pretraining, optimizer, mesh, checkpoints, start_step)
     if start_step and position != {"step": start_step, **_data_order(config, source)}:
         raise ConfigError(

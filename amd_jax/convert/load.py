@@ -164,9 +164,9 @@ def _check(found: Found, want: Arch, who: str) -> None:
     if (h.width, h.mlp_width) != (w.width, w.mlp_width):
         what = "width" if h.width != w.width else f"width {h.width} and MLP width"
         pair = (h.width, w.width) if h.width != w.width else (h.mlp_width, w.mlp_width)
-        fail(what, *pair, f"config.{who}.size={_size_name(have)!r}")
+        fail(what, *pair, _size_keys(who, have))
     if h.depth < w.depth:
-        fail("depth", h.depth, w.depth, f"config.{who}.size={_size_name(have)!r} or config.{who}.depth")
+        fail("depth", h.depth, w.depth, f"{_size_keys(who, have)}, or a smaller config.{who}.depth")
     if h.heads != w.heads:
         fail("heads", h.heads, w.heads, f"config.{who}.heads={h.heads}")
     if h.qkv_bias != w.qkv_bias:
@@ -183,11 +183,13 @@ def _check(found: Found, want: Arch, who: str) -> None:
         fail("positions", repr(have.positions), repr(want.positions), key)
 
 
-def _size_name(arch: Arch) -> str:
-    """The name of an encoder's size in models/sizes.py; its width, if it has none."""
+def _size_keys(who: str, arch: Arch) -> str:
+    """The config keys for an encoder's size, by its name in models/sizes.py if it has one."""
     e = arch.encoder
     fits = [n for n, s in SIZES.items() if (s.width, s.depth, s.mlp_width) == (e.width, e.depth, e.mlp_width)]
-    return fits[0] if fits else f"width {e.width}, depth {e.depth}"
+    if fits:
+        return f"config.{who}.size={fits[0]!r}"
+    return f"config.{who}.width={e.width}, .depth={e.depth} and .heads={e.heads}"
 
 
 def _epsilons(have: Arch, want: Arch) -> list[Row]:

@@ -146,13 +146,11 @@ def _open_hub(src: str) -> Source:
 
 def _open_run(run: Path, step: int | None) -> Source:
     """A checkpoint of a run: its parameters, and the sizes from its config."""
-    from ml_collections import ConfigDict
-
-    from amd_jax.checkpoint import load_config, load_params
+    from amd_jax.checkpoint import load_params, run_config
     from amd_jax.convert.runs import arch_of_run
     from amd_jax.convert.tables import flatten
 
-    config = ConfigDict(load_config(str(run)))
+    config = run_config(str(run))
     params, step = load_params(str(run), step)
     arrays = flatten(params)
     try:
