@@ -1,6 +1,6 @@
 """Imports point one way. This reads the imports of every module and holds the map of shared/DESIGN.md.
 
-    main → loop → setup → steps → models, losses, masking, patches;  data and convert stand beside them
+main → loop → setup → steps → models, losses, masking, patches;  data and convert stand beside them
 """
 
 import ast
@@ -23,7 +23,7 @@ MODULES = {name_of(path): path for path in FILES}
 
 
 def imports_in(source: str, package: str) -> set[str]:
-    """Full names of all that `source` imports, at any depth; `from a import b` is `a.b` if that is a module."""
+    """All that `source` imports, at any depth; `from a import b` is `a.b` if that is a module of ours."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

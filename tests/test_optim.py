@@ -37,7 +37,9 @@ def parameter_list() -> str:
         rows.append((name, str(leaf.shape), "decay" if decay else "no decay", f"({shared})"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(["# path, shape, weight decay, mesh axis of each dimension (mesh 2 x 2 x 2)", *lines, ""])
+    return "\n".join(
+        ["# path, shape, weight decay, mesh axis of each dimension (mesh 2 x 2 x 2)", *lines, ""]
+    )
 
 
 def test_every_parameters_decay_and_sharding_is_as_written_down() -> None:
@@ -179,9 +181,7 @@ def test_frozen_generator_tokens_stay_as_drawn_and_everything_else_trains_as_bef
     trained = train(config, grads)
     config.align.train_mask_tokens = False
     frozen = train(config, grads)
-    np.testing.assert_array_equal(
-        frozen["generator_0"]["mask_token"], PARAMS["generator_0"]["mask_token"]
-    )
+    np.testing.assert_array_equal(frozen["generator_0"]["mask_token"], PARAMS["generator_0"]["mask_token"])
     assert (trained["generator_0"]["mask_token"] != PARAMS["generator_0"]["mask_token"]).all()
     trained["generator_0"]["mask_token"] = frozen["generator_0"]["mask_token"]
     jax.tree.map(np.testing.assert_array_equal, frozen, trained)

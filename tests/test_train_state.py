@@ -33,4 +33,4 @@ def test_a_new_state_is_before_the_first_update() -> None:
 
 def test_a_state_is_step_parameters_and_optimiser_and_nothing_else() -> None:
     """The teacher in particular is not part of it, and so not of the checkpoint."""
-    assert [field for field in TrainState.__dataclass_fields__] == ["step", "params", "opt_state"]
+    assert list(TrainState.__dataclass_fields__) == ["step", "params", "opt_state"]
