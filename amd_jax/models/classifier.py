@@ -21,9 +21,10 @@ class Classifier(nn.Module):
     fc_norm_eps: float | None = None  # where it is not the blocks' (Hugging Face's VideoMAE)
 
     @nn.compact
-    def __call__(self, patches: jax.Array, indices: jax.Array) -> jax.Array:
+    def __call__(self, patches: jax.Array, indices: jax.Array, keep: jax.Array | None = None) -> jax.Array:
         """Logits `[batch, classes]`, float32, for `[batch, tokens, patch values]` normalised patches."""
-        x, _ = ViT(self.encoder, final_norm=self.pool == "cls", name="encoder")(patches, indices)
+        encoder = ViT(self.encoder, final_norm=self.pool == "cls", name="encoder")
+        x, _ = encoder(patches, indices, keep=keep)
         if self.pool == "cls":
             x = x[:, 0]
         else:

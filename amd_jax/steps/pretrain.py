@@ -1,12 +1,10 @@
-"""Masked pre-training, with a teacher (AMD) or without (MAE), as one pure step."""
+"""Masked pre-training, with a teacher (AMD, DMAE) or without (MAE)."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from amd_jax import losses, patches
@@ -14,11 +12,7 @@ from amd_jax.masking import Masks, nested_masks
 from amd_jax.models import build
 from amd_jax.models.student import Student, StudentOutput
 from amd_jax.models.vit import ViT
-from amd_jax.train_state import TrainState
-
-Batch = dict[str, jax.Array]
-Metrics = dict[str, jax.Array]
-Step = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
+from amd_jax.steps.step import Batch, Metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +49,14 @@ class Pretraining:
         """Frames, height, width and channels of one example."""
         t, h, w = (g * p for g, p in zip(self.student.encoder.grid, self.patch, strict=True))
         return t, h, w, len(self.mean)
+
+    def prepare(self, key: jax.Array, batch: Batch) -> Batch:
+        """The masks of a step."""
+        return {"pixels": batch["pixels"], "masks": self.masks(key, batch["pixels"].shape[0])}
+
+    def batch_loss(self, params: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
+        """The fused loss of a prepared batch."""
+        return self.loss_fn(params, frozen, batch["pixels"], batch["masks"])
 
     def masks(self, key: jax.Array, batch: int) -> Masks:
         """Nested masks for a batch."""
@@ -123,56 +125,3 @@ class Pretraining:
 
     def _blank(self) -> jax.Array:
         return patches.patchify(jnp.zeros((1, *self.input_shape), jnp.uint8), self.patch)
-
-
-def make_step(
-    pretraining: Pretraining,
-    optimizer: optax.GradientTransformation,
-    learning_rate: optax.Schedule,
-    seed: int,
-    accum_steps: int = 1,
-    batch_sharding: Any = None,
-) -> Step:
-    """Build the pure train step.
-
-    The masks of step n are drawn with `fold_in(seed, n)` for the whole global batch, before it is cut for
-    accumulation: neither the mesh nor `accum_steps` changes them, and a resumed run repeats them.
-    """
-    base = jax.random.key(seed)
-
-    def constrain(tree: Any) -> Any:
-        return jax.lax.with_sharding_constraint(tree, batch_sharding) if batch_sharding else tree
-
-    def microbatch(x: jax.Array) -> jax.Array:
-        # [batch] -> [accum, batch / accum] such that each device keeps its own examples.
-        return x.reshape(-1, accum_steps, *x.shape[1:]).swapaxes(0, 1)
-
-    def step(state: TrainState, teacher: Any, batch: Batch) -> tuple[TrainState, Metrics]:
-        pixels = batch["pixels"]
-        key = jax.random.fold_in(base, state.step)
-        masks = constrain(pretraining.masks(key, pixels.shape[0]))
-        grad_fn = jax.value_and_grad(pretraining.loss_fn, has_aux=True)
-        if accum_steps == 1:
-            (loss, parts), grads = grad_fn(state.params, teacher, pixels, masks)
-        else:
-
-            def accumulate(total: Any, part: Any) -> tuple[Any, None]:
-                result = grad_fn(state.params, teacher, *constrain(part))
-                return jax.tree.map(jnp.add, total, result), None
-
-            split = jax.tree.map(microbatch, (pixels, masks))
-            shapes = jax.eval_shape(grad_fn, state.params, teacher, *jax.tree.map(lambda x: x[0], split))
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            summed, _ = jax.lax.scan(accumulate, zeros, split)
-            (loss, parts), grads = jax.tree.map(lambda x: x / accum_steps, summed)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics = {
-            "loss": loss,
-            **parts,
-            "lr": jnp.asarray(learning_rate(state.step), jnp.float32),
-            "grad_norm": optax.tree.norm(grads),
-        }
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), metrics
-
-    return step
