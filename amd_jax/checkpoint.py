@@ -13,7 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
-from amd_jax.config import ConfigError
+from amd_jax.config import KEYS, ConfigError, default, flat
 from amd_jax.train_state import TrainState
 
 FOLDER = "checkpoints"
@@ -86,6 +86,14 @@ def load_config(workdir: str) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise ConfigError(f"{path}: cannot read the config of a run there ({error})") from error
+
+
+def run_config(workdir: str) -> ConfigDict:
+    """The config of a run; keys that were not known when it was written have their defaults."""
+    config = default()
+    saved = flat(load_config(workdir))
+    config.update_from_flattened_dict({name: value for name, value in saved.items() if name in KEYS})
+    return config
 
 
 def is_run(path: str) -> bool:

@@ -38,6 +38,9 @@ def _encoder(size: str, meaning: str) -> dict[str, Key]:
         "cls_token": Key(True, "prepend a CLS token (MAE: yes, VideoMAE and AMD video: no)"),
         "positions": Key("sincos_2d", "fixed position table", ("sincos_2d", "sincos_1d", "learned")),
         "qkv_bias": Key("qkv", "which of q, k, v have a bias (VideoMAE: q and v)", ("qkv", "qv", "none")),
+        "weights": Key(
+            "", "a run's workdir, an imported folder, a weights file or hf://ORG/NAME to start from"
+        ),
     }
 
 
@@ -94,7 +97,6 @@ KEYS: dict[str, Key] = {
         "teacher",
         {
             **_encoder("large", "the frozen encoder"),
-            "weights": Key("", "where its weights are: a workdir or checkpoint of ours, or an imported file"),
             "random": Key(False, "allow a randomly initialised teacher, for tests and timing"),
         },
     ),

@@ -18,8 +18,8 @@ import optax
 from ml_collections import ConfigDict
 
 from amd_jax import patches
-from amd_jax.checkpoint import load_config, load_params
-from amd_jax.config import ConfigError, default
+from amd_jax.checkpoint import load_params, run_config
+from amd_jax.config import ConfigError
 from amd_jax.data import pipeline, sources
 from amd_jax.models import build
 from amd_jax.models.vit import ViT
@@ -28,13 +28,6 @@ from amd_jax.steps.pretrain import Pretraining
 BATCH = 200  # examples encoded at a time
 WEIGHT_DECAY = 1e-4  # of the regression; enough to keep separable classes finite
 ITERATIONS = 200
-
-
-def run_config(workdir: str) -> ConfigDict:
-    """The config a run was started with."""
-    config = default()
-    config.update(load_config(workdir))
-    return config
 
 
 def make_encoder(config: ConfigDict) -> Callable[[Any, jax.Array], jax.Array]:

@@ -18,9 +18,9 @@ from amd_jax.config import ConfigError, flat
 from amd_jax.data import sources
 from amd_jax.models import flops
 from amd_jax.steps.pretrain import Pretraining, make_step
-from amd_jax.teacher import load_teacher
 from amd_jax.train_state import TrainState, path_name
 from amd_jax.validate import validate
+from amd_jax.weights import load_teacher, start_student
 
 # Initial weights are drawn once: on the CPU, optimising that code takes longer than it saves.
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
@@ -67,6 +67,8 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     learning_rate = optim.schedule(config, total_steps, steps_per_epoch)
     optimizer = optim.optimizer(config, learning_rate)
 
+    teacher = _place_teacher(config, pretraining, mesh)
+
     folder = Path(workdir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,6 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     start_step = checkpoints.latest() or 0
     if start_step:
         _report_changed_keys(workdir, config)
-    teacher = _place_teacher(config, pretraining, mesh)
     state, position = _state(config, pretraining, optimizer, mesh, checkpoints, start_step)
     if start_step and position != {"step": start_step, **_data_order(config, source)}:
         raise ConfigError(
@@ -160,7 +161,10 @@ def _state(
     if step:
         return checkpoints.restore(abstract, step)
     where = jax.tree.map(lambda s: s.sharding, abstract)
-    return _draw(init, config.seed, where), {}
+    state = _draw(init, config.seed, where)
+    if config.student.weights:
+        state = state.replace(params=start_student(config, pretraining, state.params))
+    return state, {}
 
 
 def _draw(init: Callable[[jax.Array], Any], seed: int, where: Any) -> Any:
@@ -188,7 +192,7 @@ def _place_teacher(config: ConfigDict, pretraining: Pretraining, mesh: jax.shard
             return jax.tree_util.tree_map_with_path(keep_norms, pretraining.init_teacher(key))
 
         return _draw(init, config.seed + 1, where)
-    params = load_teacher(config, pretraining.teacher)
+    params = load_teacher(config, pretraining)
     return jax.device_put(jax.tree_util.tree_map_with_path(keep_norms, params), where)
 
 

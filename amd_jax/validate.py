@@ -12,8 +12,6 @@ from amd_jax.config import KEYS, ConfigError, flat
 from amd_jax.models import build
 from amd_jax.models.sizes import SIZES
 
-REMOTE = ("hf://", "gs://", "s3://")
-
 
 def validate(config: ConfigDict) -> None:
     """Check a whole config.
@@ -27,6 +25,7 @@ def validate(config: ConfigDict) -> None:
     encoders = ["student"] if config.method == "mae" else ["student", "teacher"]
     for who in encoders:
         _encoder(config, who)
+        _weights_exist(config, who)
     _heads(config.decoder.width, config.decoder.heads, "decoder")
     _masks(config)
     if config.method != "mae":
@@ -119,6 +118,12 @@ def _encoder(config: ConfigDict, who: str) -> None:
     )
 
 
+def _weights_exist(config: ConfigDict, who: str) -> None:
+    weights = config[who].weights
+    if weights and not weights.startswith("hf://"):
+        _need(os.path.exists(weights), f"{who}.weights={weights!r}: no such file or directory")
+
+
 def _masks(config: ConfigDict) -> None:
     for who in ("student", "teacher"):
         ratio = config.mask[f"{who}_ratio"]
@@ -165,5 +170,3 @@ def _teacher_weights(config: ConfigDict) -> None:
         f"method={config.method!r} needs a teacher: set teacher.weights to a workdir, a checkpoint or a "
         "weights file (or teacher.random=True to time or test with random weights)",
     )
-    if weights and not weights.startswith(REMOTE):
-        _need(os.path.exists(weights), f"teacher.weights={weights!r}: no such file or directory")

@@ -1,59 +1,74 @@
-"""Tables for the names of the released code: MAE, DMAE, VideoMAE and AMD."""
+"""Tables for the names of the released code: MAE, DMAE, VideoMAE, AMD; and timm, whose ViT MAE's is.
 
+Image models have no prefix (`blocks.0…`, `decoder_blocks.0…`); video models in pre-training have
+(`encoder.blocks.0…`, `decoder.blocks.0…`), fine-tuned ones have none.
+"""
+
+from amd_jax.convert.arch import Align, Arch
 from amd_jax.convert.tables import Entry, blocks, linear, norm, patch_embed, same
-from amd_jax.models.student import Student
-from amd_jax.models.vit import ViTConfig
 
-Patch = tuple[int, int, int]
-
-
-def encoder(
-    ours: str, theirs: str, config: ViTConfig, patch: Patch, channels: int, *, video: bool, final_norm: bool
-) -> list[Entry]:
-    """An encoder; `ours` and `theirs` are prefixes, empty or ending in their separator."""
-    table = patch_embed(f"{ours}patch_embed", f"{theirs}patch_embed.proj", patch, channels, video)
-    if config.cls_token:
-        table.append(same(f"{ours}cls_token", f"{theirs}cls_token", (1, 1, config.block.width)))
-    table += blocks(f"{ours}blocks", f"{theirs}blocks", config.block, config.depth)
-    return table + norm(f"{ours}norm", f"{theirs}norm") if final_norm else table
+# Our name of a position table, and theirs; it is not in the tables because it may be regenerated.
+ENCODER_POSITIONS, DECODER_POSITIONS = "encoder/positions", "decoder/positions"
 
 
-def mae_student(student: Student, patch: Patch, channels: int) -> list[Entry]:
-    """MAE's whole model, and DMAE's student with its projection heads."""
-    d = student.decoder
-    table = encoder("encoder/", "", student.encoder, patch, channels, video=False, final_norm=True)
-    table += linear("decoder_embed", "decoder_embed", d.embed_bias)
-    table.append(same("decoder/mask_token", "mask_token", (1, 1, d.block.width)))
-    table += blocks("decoder/blocks", "decoder_blocks", d.block, d.depth)
-    table += norm("decoder_norm", "decoder_norm") + linear("decoder_pred", "decoder_pred")
-    if student.align:
-        for i in range(len(student.align.student_direct)):
-            bias = student.align.projection_bias
-            table += linear(f"projection_{i}", f"aligned_feature_projection_heads.{i}", bias)
-    return table
+def table(arch: Arch) -> list[Entry]:
+    """Everything but position tables."""
+    if arch.video and arch.decoder:
+        return _video_pretraining(arch)
+    out = encoder(arch, "")
+    if arch.decoder:
+        d = arch.decoder
+        out += linear("decoder_embed", "decoder_embed", d.embed_bias)
+        out.append(same("decoder/mask_token", "mask_token", (1, 1, d.stack.width)))
+        out += blocks("decoder/blocks", "decoder_blocks", d.stack)
+        out += norm("decoder_norm", "decoder_norm") + linear("decoder_pred", "decoder_pred")
+    if arch.align:
+        out += _align(arch.align, "aligned_feature_projection_heads")
+    if arch.fc_norm:
+        out += norm("fc_norm", "fc_norm")
+    return out + linear("head", "head") if arch.classes else out
 
 
-def amd_student(student: Student, patch: Patch, channels: int) -> list[Entry]:
-    """AMD's and VideoMAE's pre-training model for videos."""
-    d, a = student.decoder, student.align
-    table = encoder("encoder/", "encoder.", student.encoder, patch, channels, video=True, final_norm=True)
-    table += linear("decoder_embed", "encoder_to_decoder", d.embed_bias)
-    table.append(same("decoder/mask_token", "mask_token", (1, 1, d.block.width)))
-    table += blocks("decoder/blocks", "decoder.blocks", d.block, d.depth)
-    table += norm("decoder_norm", "decoder.norm") + linear("decoder_pred", "decoder.head")
-    if a is None:
-        return table
-    for i in range(max(len(a.student_direct), len(a.student_gen))):
-        table += linear(f"projection_{i}", f"encoder.projection_heads.{i}", a.projection_bias)
-    for i in range(len(a.student_gen)):
-        assert a.generator is not None
-        mask_token = f"generator_{i}/mask_token"
-        table.append(same(mask_token, f"generator_mask_tokens.{i}", (1, 1, a.teacher_width)))
-        table += blocks(f"generator_{i}/blocks", f"generators.{i}.blocks", a.generator, a.generator_depth)
-    return table
+def positions(arch: Arch) -> dict[str, str]:
+    """Our position tables to theirs. A video's table is in the file only where it is learned."""
+    if arch.video:
+        return {ENCODER_POSITIONS: "encoder.pos_embed" if arch.decoder else "pos_embed"}
+    out = {ENCODER_POSITIONS: "pos_embed"}
+    return out | {DECODER_POSITIONS: "decoder_pos_embed"} if arch.decoder else out
 
 
-def video_classifier(config: ViTConfig, patch: Patch, channels: int) -> list[Entry]:
-    """VideoMAE's and AMD's fine-tuned model: mean over all tokens, norm, head."""
-    table = encoder("encoder/", "", config, patch, channels, video=True, final_norm=False)
-    return table + norm("fc_norm", "fc_norm") + linear("head", "head")
+def encoder(arch: Arch, prefix: str) -> list[Entry]:
+    """The encoder below `prefix`, empty or ending in a dot."""
+    out = patch_embed("encoder/patch_embed", f"{prefix}patch_embed.proj", arch)
+    if arch.cls_token:
+        out.append(same("encoder/cls_token", f"{prefix}cls_token", (1, 1, arch.encoder.width)))
+    out += blocks("encoder/blocks", f"{prefix}blocks", arch.encoder)
+    return out + norm("encoder/norm", f"{prefix}norm") if arch.norm else out
+
+
+def _video_pretraining(arch: Arch) -> list[Entry]:
+    assert arch.decoder is not None
+    d = arch.decoder
+    out = encoder(arch, "encoder.")
+    out += linear("decoder_embed", "encoder_to_decoder", d.embed_bias)
+    out.append(same("decoder/mask_token", "mask_token", (1, 1, d.stack.width)))
+    out += blocks("decoder/blocks", "decoder.blocks", d.stack)
+    out += norm("decoder_norm", "decoder.norm") + linear("decoder_pred", "decoder.head")
+    return out + _align(arch.align, "encoder.projection_heads") if arch.align else out
+
+
+def _align(align: Align, projections: str) -> list[Entry]:
+    out = []
+    for i in range(align.projections):
+        if not align.mlps:
+            out += linear(f"projection_{i}", f"{projections}.{i}", align.projection_bias)
+        for j in range(align.mlps):  # one MLP, or a sequence of them
+            theirs = f"{projections}.{i}" if align.mlps == 1 else f"{projections}.{i}.{j}"
+            for layer in ("fc1", "fc2"):
+                out += linear(f"projection_{i}/mlp_{j}_{layer}", f"{theirs}.{layer}")
+    for i in range(align.generators):
+        assert align.generator is not None
+        token, shape = f"generator_{i}/mask_token", (1, 1, align.teacher_width)
+        out.append(same(token, f"generator_mask_tokens.{i}", shape))
+        out += blocks(f"generator_{i}/blocks", f"generators.{i}.blocks", align.generator)
+    return out

@@ -5,14 +5,12 @@ A table is a list of `Entry`; read left to right it imports, right to left it ex
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from amd_jax.models.blocks import BlockConfig
-from amd_jax.train_state import path_name
+from amd_jax.convert.arch import Arch, Stack
 
 Arrays = list[np.ndarray]
 
@@ -56,11 +54,9 @@ def norm(ours: str, theirs: str, depth: int | None = None) -> list[Entry]:
     ]
 
 
-def patch_embed(
-    ours: str, theirs: str, patch: tuple[int, int, int], channels: int, video: bool
-) -> list[Entry]:
+def patch_embed(ours: str, theirs: str, arch: Arch) -> list[Entry]:
     """A convolution with stride = kernel: theirs `[width, channels, (t,) h, w]`, ours `[t·h·w·c, width]`."""
-    size = patch if video else patch[1:]
+    size, channels = arch.patch if arch.video else arch.patch[1:], arch.channels
 
     def read(a: Arrays) -> Arrays:
         return [np.moveaxis(a[0], (0, 1), (-1, -2)).reshape(-1, a[0].shape[0])]
@@ -72,13 +68,13 @@ def patch_embed(
     return [kernel, same(f"{ours}/bias", f"{theirs}.bias")]
 
 
-def fused_qkv(ours: str, theirs: str, block: BlockConfig, depth: int) -> list[Entry]:
+def fused_qkv(ours: str, theirs: str, block: Stack) -> list[Entry]:
     """q, k and v in one `qkv.weight` `[3 · width, width]`, as timm, MAE and VideoMAE have them.
 
     The biases are one `qkv.bias` (MAE, timm), or `q_bias` and `v_bias` alone (VideoMAE).
     """
     heads = (block.heads, block.width // block.heads)
-    flat = (block.width,)
+    flat, depth = (block.width,), block.depth
     kernel = Entry(
         (f"{ours}/qkv",),
         (f"{theirs}.qkv.weight",),
@@ -107,12 +103,12 @@ def fused_qkv(ours: str, theirs: str, block: BlockConfig, depth: int) -> list[En
     return [kernel]
 
 
-def blocks(ours: str, theirs: str, block: BlockConfig, depth: int) -> list[Entry]:
+def blocks(ours: str, theirs: str, stack: Stack) -> list[Entry]:
     """A stack of blocks under the official names, which timm, MAE, VideoMAE, AMD and DMAE share."""
-    a, b = f"{ours}/layers", f"{theirs}.{{}}"
+    a, b, depth = f"{ours}/layers", f"{theirs}.{{}}", stack.depth
     return [
         *norm(f"{a}/norm1", f"{b}.norm1", depth),
-        *fused_qkv(f"{a}/attn", f"{b}.attn", block, depth),
+        *fused_qkv(f"{a}/attn", f"{b}.attn", stack),
         *linear(f"{a}/attn/proj", f"{b}.attn.proj", depth=depth),
         *norm(f"{a}/norm2", f"{b}.norm2", depth),
         *linear(f"{a}/mlp/fc1", f"{b}.mlp.fc1", depth=depth),
@@ -127,24 +123,48 @@ def their_names(entry: Entry) -> list[str]:
     return [name.format(i) for name in entry.theirs for i in range(entry.depth)]
 
 
+def their_shapes(entry: Entry, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """The shapes, of one layer, that theirs must have for ours to have `shapes`."""
+    skip = 0 if entry.depth is None else 1
+    blank = [np.broadcast_to(np.zeros((), np.int8), shapes[name][skip:]) for name in entry.ours]
+    return [array.shape for array in entry.write(blank)]
+
+
+# Receives one of our arrays, or one layer of it.
+Sink = Callable[[str, int | None, np.ndarray], None]
+
+
+def stream(entry: Entry, tensors: Callable[[str], np.ndarray], sink: Sink, depth: int | None = None) -> None:
+    """Read an entry layer by layer, only the first `depth` ones if that is given."""
+    if entry.depth is None:
+        arrays = entry.read([tensors(name) for name in entry.theirs])
+        for ours, array in zip(entry.ours, arrays, strict=True):
+            sink(ours, None, array)
+        return
+    for i in range(entry.depth if depth is None else depth):
+        arrays = entry.read([tensors(name.format(i)) for name in entry.theirs])
+        for ours, array in zip(entry.ours, arrays, strict=True):
+            sink(ours, i, array)
+
+
 def read(table: Sequence[Entry], tensors: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
-    """Fill our arrays from theirs; `tensors` looks one up by name. Layers are read one at a time."""
+    """Fill our arrays from theirs; `tensors` looks one up by name."""
     out: dict[str, np.ndarray] = {}
     for entry in table:
-        if entry.depth is None:
-            arrays = entry.read([tensors(name) for name in entry.theirs])
-            out |= dict(zip(entry.ours, map(np.ascontiguousarray, arrays), strict=True))
-            continue
-        for i in range(entry.depth):
-            arrays = entry.read([tensors(name.format(i)) for name in entry.theirs])
-            for ours, array in zip(entry.ours, arrays, strict=True):
-                if i == 0:
-                    out[ours] = np.empty((entry.depth, *array.shape), array.dtype)
-                out[ours][i] = array
+
+        def sink(name: str, layer: int | None, array: np.ndarray, depth: int | None = entry.depth) -> None:
+            if layer is None:
+                out[name] = np.ascontiguousarray(array)
+                return
+            if layer == 0:
+                out[name] = np.empty((depth or 0, *array.shape), array.dtype)
+            out[name][layer] = array
+
+        stream(entry, tensors, sink)
     return out
 
 
-def write(table: Sequence[Entry], arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def write(table: Sequence[Entry], arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inverse of `read`: their names to their arrays."""
     out: dict[str, np.ndarray] = {}
     for entry in table:
@@ -169,5 +189,9 @@ def nest(flat: dict[str, np.ndarray]) -> dict:
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
     """The inverse of `nest`, on the host."""
+    import jax  # the only need for it here, and the command line starts without it
+
+    from amd_jax.train_state import path_name
+
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {path_name(path): np.asarray(leaf) for path, leaf in leaves}

@@ -1,7 +1,8 @@
 """Replays recorded cases of the published implementations: `python -m amd_jax.convert verify FILE`.
 
 A case is a safetensors file with weights under `student/`, `teacher/` or `model/`, inputs under `in/`,
-outputs under `out/`, gradients under `grad/`, and its sizes as JSON under the metadata key `config`.
+outputs under `out/`, gradients under `grad/`, and its sizes as JSON under the metadata key `config`. Sizes
+that the weights show are read off them; the JSON says the rest: heads, aligned layers, the loss.
 """
 
 import dataclasses
@@ -12,27 +13,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from amd_jax import losses
 from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError
-from amd_jax.convert import official, tables
+from amd_jax.convert import build, tables
+from amd_jax.convert.arch import Arch
+from amd_jax.convert.describe import Facts
+from amd_jax.convert.kinds import Found, recognise
+from amd_jax.convert.plan import make_plan
+from amd_jax.convert.readers import open_arrays, open_safetensors
 from amd_jax.masking import Masks, masks_from_levels
-from amd_jax.models.blocks import BlockConfig
-from amd_jax.models.classifier import Classifier
-from amd_jax.models.student import AlignConfig, DecoderConfig, Student
-from amd_jax.models.vit import ViT, ViTConfig
+from amd_jax.models.student import AlignConfig
+from amd_jax.models.vit import ViT
 from amd_jax.patches import normalize, patchify
 from amd_jax.steps.pretrain import Pretraining
 
 OUTPUT_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
+_DISTANCES = {"mse": "l2", "l2": "l2", "l1": "l1", "smoothl1": "smooth_l1"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A recorded case: its sizes, and its arrays by name."""
 
+    path: str
     sizes: dict[str, Any]
     arrays: dict[str, np.ndarray]
 
@@ -44,13 +49,15 @@ class Case:
           ConfigError: no such file, not safetensors, or without a config.
         """
         try:
-            with safe_open(path, "np") as file:
-                sizes = json.loads((file.metadata() or {})["config"])
-                return cls(sizes, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise ConfigError(f"{path}: not a readable safetensors file ({error})") from error
+            source = open_safetensors(path)
+            sizes = json.loads(source.metadata["config"])
+            if not isinstance(sizes, dict):
+                raise KeyError("config")
+            return cls(path, sizes, {name: source.fetch(name, None) for name in source.infos})
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
         except (KeyError, json.JSONDecodeError) as error:
-            raise ConfigError(f"{path}: its metadata has no JSON under the key 'config'") from error
+            raise ConfigError(f"{path}: its metadata has no JSON object under the key 'config'") from error
 
     def group(self, prefix: str) -> dict[str, np.ndarray]:
         """The arrays below `prefix`, without it."""
@@ -58,44 +65,82 @@ class Case:
 
     @property
     def kind(self) -> str:
-        """Which of the four kinds of case this is, from the names of its arrays."""
+        """Which of the four kinds of case this is, from the names of its arrays.
+
+        Raises:
+          ConfigError: none of them.
+        """
         names = self.arrays.keys()
         if "in/level" in names and "student/encoder.patch_embed.proj.weight" in names:
             return "amd_video"
         if any(n.startswith("student/aligned_feature_projection_heads") for n in names):
             return "dmae_image"
-        if "model/decoder_pred.weight" in names:
+        if "model/decoder_pred.weight" in names and "in/images" in names:
             return "mae_image"
-        if "model/fc_norm.weight" in names and "in/video" in names:
+        if "model/head.weight" in names and "in/video" in names:
             return "video_classifier"
-        raise ConfigError("not a case of amd_video, dmae_image, mae_image or video_classifier")
+        kinds = "amd_video, dmae_image, mae_image or video_classifier"
+        raise ConfigError(f"{self.path}: not a case of {kinds}; it has {', '.join(sorted(names)[:4])}, …")
+
+    def found(self, prefix: str, grid: tuple[int, int, int] | None = None) -> Found:
+        """What the weights below `prefix` are; heads as the case states them."""
+        s = self.sizes
+        given = Facts(
+            heads=s.get("teacher_heads" if prefix == "teacher/" else "heads"),
+            decoder_heads=None if prefix == "teacher/" else s.get("decoder_heads"),
+            generator_heads=s.get("generator_heads"),
+            grid=grid,
+        )
+        return recognise(open_arrays(f"{self.path}:{prefix}", "case", self.group(prefix)), given=given)
+
+    def weights(self, prefix: str, pixels: jax.Array) -> tuple[Found, Any]:
+        """The weights below `prefix` and our parameters, for inputs of this size."""
+        patch = self.found(prefix).arch.patch
+        t, h, w = (n // p for n, p in zip(pixels.shape[1:4], patch, strict=True))
+        found = self.found(prefix, (t, h, w))
+        return found, _filled(found, found.arch)
 
 
 def errors(case: Case) -> dict[str, float]:
-    """The relative error, max |ours − theirs| / max |theirs|, of every recorded output and gradient."""
-    computed = REPLAYS[case.kind](case)
+    """The relative error of every recorded output and gradient.
+
+    It is max |ours - theirs| / max |theirs| over an array, and the absolute one where theirs is all zero.
+
+    Raises:
+      ConfigError: the case lacks something, or records something that is not known here.
+    """
     wanted = {k: v for k, v in case.arrays.items() if k.startswith(("out/", "grad/"))}
+    if not wanted:
+        raise ConfigError(f"{case.path}: records neither outputs nor gradients")
+    kind = case.kind
+    try:
+        with jax.default_matmul_precision("highest"):
+            computed = REPLAYS[kind](case)
+    except KeyError as error:
+        raise ConfigError(f"{case.path}: a case of {kind} needs {error}, which is not in it") from error
+    except (ValueError, TypeError, IndexError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        why = str(error).strip().split("\n")[0][:200]
+        raise ConfigError(f"{case.path}: its sizes do not fit together ({why})") from error
     if unknown := sorted(wanted.keys() - computed.keys()):
-        raise ConfigError(f"recorded but not computed by our {case.kind}: {', '.join(unknown)}")
+        some = ", ".join(unknown[:6]) + (" …" if len(unknown) > 6 else "")
+        raise ConfigError(f"{case.path}: recorded but not computed by our {kind}: {some}")
     return {name: _relative_error(computed[name], value) for name, value in sorted(wanted.items())}
 
 
 def passes(name: str, error: float) -> bool:
-    """Whether an error is within the tolerance of its kind."""
+    """Whether an error is within the tolerance of its kind; NaN is not."""
     return error <= (GRADIENT_TOLERANCE if name.startswith("grad/") else OUTPUT_TOLERANCE)
 
 
-def _relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
+def _relative_error(ours: Any, theirs: np.ndarray) -> float:
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     if ours.shape != theirs.shape:
         return float("inf")
     scale = np.abs(theirs).max(initial=0)
     error = np.abs(ours - theirs).max(initial=0)
     return float(error / scale) if scale else float(error)
-
-
-def _block(width: int, heads: int, qkv_bias: str) -> BlockConfig:
-    return BlockConfig(width, heads, 4 * width, qkv_bias)
 
 
 def _pixels(case: Case) -> jax.Array:
@@ -105,79 +150,101 @@ def _pixels(case: Case) -> jax.Array:
     return jnp.asarray(case.arrays["in/images"].transpose(0, 2, 3, 1)[:, None])
 
 
-def _patch_and_grid(pixels: jax.Array, kernel: np.ndarray) -> tuple[official.Patch, official.Patch]:
-    """From the convolution `[width, channels, (t,) h, w]` of the patch embedding."""
-    size = kernel.shape[2:]
-    patch = (size[0] if len(size) == 3 else 1, size[-2], size[-1])
-    t, h, w = (n // p for n, p in zip(pixels.shape[1:4], patch, strict=True))
-    return patch, (t, h, w)
+def _filled(found: Found, want: Arch) -> Any:
+    """Nested parameters for `want`; strict, as an import is."""
+    plan = make_plan(found, want)
+    if plan.new:
+        raise ConfigError(f"{found.file.path}: nothing in it for {', '.join(plan.new)}")
+    flat = {name: np.empty(shape, np.float32) for name, shape in want.shapes().items()}
+
+    def put(name: str, layer: int | None, array: np.ndarray) -> None:
+        flat[name][... if layer is None else layer] = array
+
+    plan.run(put)
+    return tables.nest(flat)
+
+
+def _once(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Runs a function compiled; for one run, on the CPU, optimising it takes longer than it saves."""
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=options)(*arguments)
 
 
 def _gradients(
-    table: list[tables.Entry], loss: Callable[[Any], Any], params: Any
+    found: Found, loss: Callable[[Any], Any], params: Any
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Any]]:
     """Loss, its parts, and the gradients under their names."""
-    (value, parts), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    theirs = tables.write(table, tables.flatten(grads))
+    (value, parts), grads = _once(jax.value_and_grad(loss, has_aux=True), params)
+    flat = tables.flatten(grads)
+    theirs = tables.write(found.table, flat)
+    theirs |= {b: flat[a][None] for a, b in found.positions.items() if a in flat}
     return value, parts, {f"grad/{name}": g for name, g in theirs.items()}
 
 
-def _read(table: list[tables.Entry], arrays: dict[str, np.ndarray]) -> Any:
-    return tables.nest(tables.read(table, arrays.__getitem__))
-
-
 def _in_token_order(values: jax.Array, at: jax.Array) -> np.ndarray:
-    return np.asarray(jnp.take_along_axis(values, jnp.argsort(at, axis=1)[..., None], axis=1))
+    order = np.argsort(np.asarray(at), axis=1)
+    return np.take_along_axis(np.asarray(values), order[..., None], axis=1)
+
+
+def _distance(case: Case) -> str:
+    """The alignment distance, in whichever spelling."""
+    name = str(case.sizes.get("align_loss", "l2"))
+    plain = name.lower().replace("_", "").replace("-", "").removesuffix("loss")
+    if plain not in _DISTANCES:
+        raise ConfigError(f"{case.path}: align_loss is {name!r}, known are l2 (mse), l1 and smooth_l1")
+    return _DISTANCES[plain]
+
+
+def _teacher(case: Case, pixels: jax.Array, align: AlignConfig) -> tuple[ViT, Any]:
+    """The teacher up to its last aligned layer, without a final norm."""
+    patch = case.found("teacher/").arch.patch
+    t, h, w = (n // p for n, p in zip(pixels.shape[1:4], patch, strict=True))
+    found = case.found("teacher/", (t, h, w))
+    stack = dataclasses.replace(found.arch.encoder, depth=max(align.teacher_layers))
+    want = dataclasses.replace(
+        found.arch, encoder=stack, norm=False, decoder=None, align=None, classes=0, fc_norm=False
+    )
+    return ViT(build.encoder(want), final_norm=False), _filled(found, want)["encoder"]
 
 
 def _amd_video(case: Case) -> dict[str, Any]:
     s, pixels = case.sizes, _pixels(case)
-    patch, grid = _patch_and_grid(pixels, case.arrays["student/encoder.patch_embed.proj.weight"])
-    width = s["teacher_dim"]
-    align = AlignConfig(
-        width,
-        tuple(s["student_layers_direct"]),
-        tuple(s["teacher_layers_direct"]),
-        tuple(s["student_layers_gen"]),
-        tuple(s["teacher_layers_gen"]),
-        generator=_block(width, max(1, width // 64), "qv"),
-        generator_depth=s["generator_depth"],
+    found, params = case.weights("student/", pixels)
+    align = build.align(
+        found.arch,
+        (s["student_layers_direct"], s["teacher_layers_direct"]),
+        (s["student_layers_gen"], s["teacher_layers_gen"]),
     )
-    decoder = DecoderConfig(
-        _block(s["decoder_dim"], s["decoder_heads"], "qv"), s["decoder_depth"], "sincos_1d", False
-    )
-    encoder = ViTConfig(_block(s["dim"], s["heads"], "qv"), s["depth"], grid, False, "sincos_1d")
-    student = Student(encoder, decoder, align)
-    depth = max(align.teacher_layers)
-    teacher = ViT(
-        ViTConfig(_block(width, s["teacher_heads"], "qv"), depth, grid, False, "sincos_1d"), final_norm=False
-    )
+    teacher, frozen = _teacher(case, pixels, align)
     loss = losses.LossConfig(
         "channel",
-        s["align_loss"].lower(),
-        rec_weight=s["rec_weight"],
-        direct_weight=s["direct_weight"],
-        gen_weight=s["gen_weight"],
+        _distance(case),
+        rec_weight=s.get("rec_weight", 1.0),
+        direct_weight=s.get("direct_weight", 1.0),
+        gen_weight=s.get("gen_weight", 1.0),
     )
-    run = Pretraining(student, teacher, loss, patch, IMAGENET_MEAN, IMAGENET_STD, 0, 0)
-    channels = pixels.shape[-1]
-    table = official.amd_student(student, patch, channels)
-    teacher_table = official.encoder("", "", teacher.config, patch, channels, video=True, final_norm=False)
-    params = _read(table, case.group("student/"))
-    frozen = _read(teacher_table, case.group("teacher/"))
+    student = build.student(found.arch, align)
+    run = Pretraining(student, teacher, loss, found.arch.patch, IMAGENET_MEAN, IMAGENET_STD, 0, 0)
     masks = masks_from_levels(case.arrays["in/level"])
 
-    total, parts, out = _gradients(table, lambda p: run.loss_fn(p, frozen, pixels, masks), params)
-    ours = run.student_output(params, pixels, masks)
-    direct, gen = run.aligned_teacher(frozen, pixels, masks)
+    total, parts, out = _gradients(found, lambda p: run.loss_fn(p, frozen, pixels, masks), params)
     hidden = masks.hidden
+    ours, (direct, gen), targets = _once(
+        lambda p, f: (
+            run.student_output(p, pixels, masks),
+            run.aligned_teacher(f, pixels, masks),
+            run.targets(pixels, hidden),
+        ),
+        params,
+        frozen,
+    )
     out |= {
         "out/loss": total,
         "out/loss_mae": parts["loss_rec"],
-        "out/loss_direct": parts["loss_direct"],
-        "out/loss_gen": parts["loss_gen"],
+        "out/loss_direct": parts.get("loss_direct", 0.0),
+        "out/loss_gen": parts.get("loss_gen", 0.0),
         "out/pred": _in_token_order(ours.pixels, hidden),
-        "out/target": _in_token_order(run.targets(pixels, hidden), hidden),
+        "out/target": _in_token_order(targets, hidden),
     }
     features = {"student_direct": ours.direct, "student_gen": ours.gen}
     features |= {"teacher_direct": direct, "teacher_gen": gen}
@@ -191,80 +258,62 @@ def _image_masks(case: Case) -> Masks:
     return masks_from_levels(np.where(case.arrays["in/mask"] > 0, 2, 0))
 
 
-def _image_student(case: Case, prefix: str, align: AlignConfig | None) -> tuple[Student, official.Patch]:
-    s = case.sizes
-    patch, grid = _patch_and_grid(_pixels(case), case.arrays[f"{prefix}patch_embed.proj.weight"])
-    decoder = DecoderConfig(
-        _block(s["decoder_dim"], s["decoder_heads"], "qkv"), s["decoder_depth"], "sincos_2d", True
-    )
-    return Student(ViTConfig(_block(s["dim"], s["heads"], "qkv"), s["depth"], grid), decoder, align), patch
-
-
 def _mae_image(case: Case) -> dict[str, Any]:
-    student, patch = _image_student(case, "model/", None)
+    pixels = _pixels(case)
+    found, params = case.weights("model/", pixels)
     loss = losses.LossConfig("patch" if case.sizes["norm_pix"] else "pixels")
-    run = Pretraining(student, None, loss, patch, IMAGENET_MEAN, IMAGENET_STD, 0, 0)
-    out, _ = _replay_image(case, run, "model/", {})
+    student = build.student(found.arch)
+    run = Pretraining(student, None, loss, found.arch.patch, IMAGENET_MEAN, IMAGENET_STD, 0, 0)
+    out, _ = _replay_image(case, run, found, params, {})
     return out
 
 
 def _dmae_image(case: Case) -> dict[str, Any]:
-    s = case.sizes
+    s, pixels = case.sizes, _pixels(case)
     student_blocks, teacher_blocks = s["student_blocks"], s["teacher_blocks"]
-    align = AlignConfig(
-        s["teacher_dim"],
-        tuple(i + 1 for i in student_blocks),  # their blocks count from 0, our layers from 1
-        tuple(i + 1 for i in teacher_blocks),
-        projection_bias=True,
-        cls_token=True,
-    )
-    student, patch = _image_student(case, "student/", align)
-    config = dataclasses.replace(
-        student.encoder,
-        block=_block(s["teacher_dim"], s["teacher_heads"], "qkv"),
-        depth=max(align.teacher_layers),
-    )
-    teacher = ViT(config, final_norm=False)
+    found, params = case.weights("student/", pixels)
+    # Their blocks count from 0, our layers from 1; features are collected in the order of the blocks.
+    layers = [[i + 1 for i in sorted(blocks)] for blocks in (student_blocks, teacher_blocks)]
+    align = build.align(found.arch, (layers[0], layers[1]))
+    teacher, frozen = _teacher(case, pixels, align)
     loss = losses.LossConfig(
-        "patch" if s["norm_pix"] else "pixels", s["align_loss"].lower(), feature_norm="l2", layers="sum"
+        "patch" if s["norm_pix"] else "pixels", _distance(case), feature_norm="l2", layers="sum"
     )
-    run = Pretraining(student, teacher, loss, patch, IMAGENET_MEAN, IMAGENET_STD, 0, 0)
-    teacher_table = official.encoder("", "", config, patch, 3, video=False, final_norm=False)
-    frozen = _read(teacher_table, case.group("teacher/"))
-    out, ours = _replay_image(case, run, "student/", frozen)
-    theirs, _ = run.aligned_teacher(frozen, _pixels(case), _image_masks(case))
+    student = build.student(found.arch, align)
+    run = Pretraining(student, teacher, loss, found.arch.patch, IMAGENET_MEAN, IMAGENET_STD, 0, 0)
+    out, ours = _replay_image(case, run, found, params, frozen)
+    masks = _image_masks(case)
+    theirs, _ = _once(lambda f: run.aligned_teacher(f, pixels, masks), frozen)
     for block, a, b in zip(student_blocks, ours.direct, theirs, strict=True):
         out[f"out/loss_align_block{block}"] = losses.align([a], [b], loss)
     return out
 
 
-def _replay_image(case: Case, run: Pretraining, prefix: str, frozen: Any) -> tuple[dict[str, Any], Any]:
+def _replay_image(
+    case: Case, run: Pretraining, found: Found, params: Any, frozen: Any
+) -> tuple[dict[str, Any], Any]:
     """Gradients, losses and predictions of an image case, and our outputs."""
     pixels, masks = _pixels(case), _image_masks(case)
-    table = official.mae_student(run.student, run.patch, pixels.shape[-1])
-    params = _read(table, case.group(prefix))
-    total, parts, out = _gradients(table, lambda p: run.loss_fn(p, frozen, pixels, masks), params)
-    ours = run.student_output(params, pixels, masks, predict_all=True)
+    total, parts, out = _gradients(found, lambda p: run.loss_fn(p, frozen, pixels, masks), params)
+    ours = _once(lambda p: run.student_output(p, pixels, masks, predict_all=True), params)
     at = jnp.concatenate([masks.student, masks.hidden], axis=1)
     pred = _in_token_order(ours.pixels, at)
     return out | {"out/loss": total, "out/loss_rec": parts["loss_rec"], "out/pred": pred}, ours
 
 
 def _video_classifier(case: Case) -> dict[str, Any]:
-    s, pixels = case.sizes, _pixels(case)
-    patch, grid = _patch_and_grid(pixels, case.arrays["model/patch_embed.proj.weight"])
-    config = ViTConfig(_block(s["dim"], s["heads"], "qv"), s["depth"], grid, False, "sincos_1d")
-    model = Classifier(config, s["classes"], pool="mean")
-    table = official.video_classifier(config, patch, pixels.shape[-1])
-    x = normalize(patchify(pixels, patch), IMAGENET_MEAN, IMAGENET_STD)
-    at = jnp.broadcast_to(jnp.arange(config.tokens), x.shape[:2])
-    labels = jax.nn.one_hot(case.arrays["in/labels"], s["classes"])
+    pixels = _pixels(case)
+    found, params = case.weights("model/", pixels)
+    model = build.classifier(found.arch)
+    x = normalize(patchify(pixels, found.arch.patch), IMAGENET_MEAN, IMAGENET_STD)
+    at = jnp.broadcast_to(jnp.arange(found.arch.tokens), x.shape[:2])
+    labels = jax.nn.one_hot(case.arrays["in/labels"], found.arch.classes)
 
     def loss(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits: Any = model.apply({"params": params}, x, at)
         return -jnp.mean(jnp.sum(labels * jax.nn.log_softmax(logits), axis=-1)), {"logits": logits}
 
-    total, parts, out = _gradients(table, loss, _read(table, case.group("model/")))
+    total, parts, out = _gradients(found, loss, params)
     return out | {"out/loss": total, "out/logits": parts["logits"]}
 
 

@@ -1,0 +1,264 @@
+"""PyTorch's files, read without PyTorch and without running anything they hold.
+
+Such a file is a pickle that says which tensors lie where, and the raw numbers. A pickle may name any
+function to be called, which is how a hostile one takes over a machine. Here it may name only what is in
+`_ALLOWED`, and each of those does nothing but describe data. Formats: torch.save's zip archive (PyTorch 1.6
+and later) and the older single stream. Source: torch/serialization.py.
+"""
+
+import collections
+import io
+import math
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from typing import IO, Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from amd_jax.config import ConfigError
+from amd_jax.convert.readers import Info, Source, read_array, read_at
+
+_STORAGES: dict[str, np.dtype] = {
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_MAX_PICKLE = 64_000_000  # bytes; the pickle of a real checkpoint is some hundred kilobytes
+_WRAPPERS = ("model", "module", "state_dict", "model_state_dict", "student", "model_ema", "ema")
+
+
+# Named tuples, because a pickle can write to the attributes of any object that has a __dict__.
+class _Storage(NamedTuple):
+    """Raw numbers in the file: which, of what type, and how many."""
+
+    key: str
+    dtype: np.dtype
+    length: int
+
+
+class _Tensor(NamedTuple):
+    """A view of a storage; offset and strides count elements."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @classmethod
+    def build(cls, storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> "_Tensor":
+        shape, strides = tuple(map(int, shape)), tuple(map(int, strides))
+        last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+        if not isinstance(storage, _Storage) or offset < 0 or min((*shape, *strides), default=0) < 0:
+            raise ValueError("a tensor without a storage")
+        if math.prod(shape) > storage.length or (math.prod(shape) and last >= storage.length):
+            raise ValueError("a tensor that reaches beyond its storage")
+        return cls(storage, offset, shape, strides)
+
+    @property
+    def contiguous(self) -> bool:
+        expected = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if size != 1 and stride != expected:
+                return False
+            expected *= size
+        return True
+
+
+class _Inert:
+    """Stands for an object that holds no weights; takes whatever it is given and keeps nothing."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, _: Any) -> None: ...
+
+    def __setitem__(self, *_: Any) -> None: ...
+
+    def append(self, _: Any) -> None: ...
+
+    def extend(self, _: Any) -> None: ...
+
+
+_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "defaultdict"): lambda *_: {},
+    ("collections", "Counter"): lambda *_: {},
+    ("torch._utils", "_rebuild_tensor"): _Tensor.build,
+    ("torch._utils", "_rebuild_tensor_v2"): _Tensor.build,
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    ("torch", "Size"): tuple,
+    ("torch", "device"): _Inert,
+    ("argparse", "Namespace"): _Inert,
+    ("pathlib", "PosixPath"): _Inert,
+    ("pathlib", "Path"): _Inert,
+    ("numpy", "dtype"): _Inert,
+    ("numpy", "ndarray"): _Inert,
+    ("_codecs", "encode"): _Inert,
+    **{
+        (f"numpy.{core}.multiarray", n): _Inert
+        for core in ("core", "_core")
+        for n in ("scalar", "_reconstruct")
+    },
+    **{(module, "set"): _Inert for module in ("builtins", "__builtin__")},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Refuses every name that is not known to be harmless; remembers the storages it met."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file)
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ALLOWED:
+            return _ALLOWED[module, name]
+        if module == "torch" and name in _STORAGES:
+            return _STORAGES[name]
+        if module == "torch" and name in _DTYPES:
+            return None
+        raise pickle.UnpicklingError(f"it asks to run {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, dtype, key, _, count, *view = pid
+        if kind != "storage" or not isinstance(dtype, np.dtype) or (view and view[0] is not None):
+            raise pickle.UnpicklingError("it has a kind of storage that is not known here")
+        storage = _Storage(str(key), dtype, int(count))
+        # Of several views of a storage the largest is what has to be in the file.
+        known = self.storages.setdefault(storage.key, storage)
+        if storage.length * dtype.itemsize > known.length * known.dtype.itemsize:
+            self.storages[storage.key] = storage
+        return storage
+
+
+def open_pickle(path: str) -> Source:
+    """Opens a PyTorch file; no tensor is read yet.
+
+    Raises:
+      ConfigError: not a PyTorch file, damaged, without weights, or one that wants to run code.
+    """
+    try:
+        with open(path, "rb") as file:
+            is_zip = file.read(4) == b"PK\x03\x04"
+            file.seek(0)
+            content, offsets = _open_zip(file, path) if is_zip else _open_legacy(file)
+    except ConfigError:
+        raise
+    except pickle.UnpicklingError as error:
+        if "asks to run" in str(error):
+            raise ConfigError(
+                f"{path}: refused, {error}. A file of weights holds tensors only; this one could run any "
+                "code where it is opened. Re-save it as safetensors on a machine that trusts it"
+            ) from error
+        raise ConfigError(f"{path}: not a whole PyTorch file ({error})") from error
+    except Exception as error:  # a damaged pickle can fail in any way at all
+        raise ConfigError(
+            f"{path}: not a whole PyTorch file ({type(error).__name__}: {error})"[:300]
+        ) from error
+    tensors, wrapper, skipped = _state_dict(path, content)
+    infos = {name: Info(t.shape, t.storage.dtype) for name, t in tensors.items()}
+    for name, tensor in tensors.items():
+        if tensor.storage.key not in offsets:
+            raise ConfigError(f"{path}: the numbers of {name} are missing; the file is damaged")
+
+    def fetch(name: str, layer: int | None = None) -> np.ndarray:
+        t = tensors[name]
+        start = offsets[t.storage.key]
+        if t.contiguous:
+            return read_array(path, start + t.offset * t.storage.dtype.itemsize, infos[name], layer)
+        whole = read_array(path, start, Info((t.storage.length,), t.storage.dtype))
+        strides = [s * t.storage.dtype.itemsize for s in t.strides]
+        view = np.lib.stride_tricks.as_strided(whole[t.offset :], t.shape, strides)
+        return view.copy() if layer is None else view[layer].copy()
+
+    return Source(path, "PyTorch", infos, fetch, wrapper=wrapper, skipped=skipped)
+
+
+def _open_zip(file: IO[bytes], path: str) -> tuple[Any, dict[str, int]]:
+    """The pickled content, and where in the file each storage starts."""
+    try:
+        archive = zipfile.ZipFile(file)
+    except zipfile.BadZipFile as error:
+        raise ConfigError(f"{path}: a PyTorch file that is damaged or cut short ({error})") from error
+    with archive:
+        names = {info.filename: info for info in archive.infolist()}
+        pickles = [name for name in names if name.endswith("/data.pkl")]
+        if any("/code/" in name for name in names) or any(n.endswith("constants.pkl") for n in names):
+            raise ConfigError(f"{path}: a TorchScript program, not a file of weights")
+        if len(pickles) != 1:
+            raise ConfigError(f"{path}: a zip archive, but not one that torch.save wrote")
+        root = pickles[0].removesuffix("data.pkl")
+        order = names.get(f"{root}byteorder")
+        if order is not None and archive.read(order) != b"little":
+            raise ConfigError(f"{path}: written on a big-endian machine, which is not supported")
+        if names[pickles[0]].file_size > _MAX_PICKLE:
+            raise ConfigError(f"{path}: its pickle is too large to be that of a checkpoint")
+        unpickler = _Unpickler(io.BytesIO(archive.read(pickles[0])))
+        content = unpickler.load()
+    offsets = {}
+    for key, storage in unpickler.storages.items():
+        size = storage.length * storage.dtype.itemsize
+        info = names.get(f"{root}data/{key}")
+        if info is None or info.compress_type != zipfile.ZIP_STORED or info.file_size < size:
+            raise ConfigError(f"{path}: the numbers of storage {key} are missing or cut short")
+        # Local header: 30 bytes, then the name and an extra field, whose lengths are at 26 and 28.
+        local = read_at(path, info.header_offset, 30)
+        lengths = np.frombuffer(local[26:30], "<u2")
+        offsets[key] = info.header_offset + 30 + int(lengths.sum())
+    return content, offsets
+
+
+def _open_legacy(file: IO[bytes]) -> tuple[Any, dict[str, int]]:
+    """The stream of PyTorch before 1.6: magic, version, system, content, keys, then the storages."""
+    magic = _Unpickler(file).load()
+    if magic != _LEGACY_MAGIC:
+        raise pickle.UnpicklingError("a pickle, but not one that torch.save wrote")
+    for _ in range(2):
+        _Unpickler(file).load()
+    unpickler = _Unpickler(file)
+    content = unpickler.load()
+    keys = _Unpickler(file).load()
+    offsets = {}
+    for key in keys:
+        count = int.from_bytes(file.read(8), "little")
+        offsets[str(key)] = file.tell()
+        file.seek(count * unpickler.storages[str(key)].dtype.itemsize, io.SEEK_CUR)
+    if file.tell() > os.fstat(file.fileno()).st_size:
+        raise EOFError("it is cut short")
+    return content, offsets
+
+
+def _state_dict(path: str, content: Any) -> tuple[dict[str, _Tensor], str, dict[str, str]]:
+    """The weights within a checkpoint, the key they were under, and what else there was."""
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds {type(content).__name__.strip('_')}, not named weights")
+    wrapper = ""
+    if not any(isinstance(v, _Tensor) for v in content.values()):
+        found = [k for k in _WRAPPERS if _tensors(content.get(k))]
+        if not found:
+            keys = ", ".join(sorted(map(str, content))[:8])
+            raise ConfigError(f"{path}: no weights under {', '.join(_WRAPPERS)}; it has {keys or 'nothing'}")
+        wrapper = found[0]
+    weights = content[wrapper] if wrapper else content
+    skipped = {f"{k}": "not weights" for k in content if wrapper and k != wrapper}
+    skipped |= {k: f"a second set of weights; {wrapper!r} is used" for k in _WRAPPERS if k in skipped}
+    tensors = _tensors(weights)
+    skipped |= {str(k): "not a tensor" for k in weights if k not in tensors}
+    return tensors, wrapper, skipped
+
+
+def _tensors(content: Any) -> dict[str, _Tensor]:
+    if not isinstance(content, dict):
+        return {}
+    return {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, _Tensor)}

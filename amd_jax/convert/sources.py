@@ -1,0 +1,167 @@
+"""From what the user calls SRC to an opened source: a file, a folder, a hub name, a checkpoint of ours."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from amd_jax.config import ConfigError
+from amd_jax.convert.pickles import open_pickle
+from amd_jax.convert.readers import METADATA_KEY, Source, merge, open_arrays, open_safetensors
+
+WEIGHTS = "weights.safetensors"  # what `import` writes
+INSTALL = "pip install -r requirements-convert.txt"
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+
+def open_source(src: str) -> Source:
+    """Opens weights by path or by `hf://org/name`; nothing but headers is read, except of our own runs.
+
+    Raises:
+      ConfigError: there is nothing, or nothing that can be read.
+    """
+    if src.startswith("hf://"):
+        return _open_hub(src)
+    path = Path(src)
+    if path.is_dir():
+        return _open_folder(path)
+    if not path.exists():
+        raise ConfigError(f"{src}: no such file or folder")
+    try:
+        return _open_file(src)
+    except OSError as error:
+        raise ConfigError(f"{src}: cannot be read ({error.strerror or error})") from error
+
+
+def _open_file(path: str) -> Source:
+    """Goes by the first bytes: suffixes are often wrong."""
+    with open(path, "rb") as file:
+        start = file.read(64)
+    if not start:
+        raise ConfigError(f"{path}: the file is empty")
+    if start.lstrip()[:1] == b"<":
+        raise ConfigError(f"{path}: a web page, not weights; the download was redirected or refused")
+    if start.startswith(b"version https://git-lfs"):
+        raise ConfigError(f"{path}: a Git LFS pointer; fetch the file itself with `git lfs pull`")
+    if start[:4] == b"PK\x03\x04":
+        return open_pickle(path)
+    if start[8:9] == b"{" or path.endswith(".safetensors"):  # before it stands the header's length
+        return open_safetensors(path)
+    if start[:1] == b"\x80":
+        return open_pickle(path)
+    raise ConfigError(f"{path}: neither safetensors nor a PyTorch file")
+
+
+def _open_folder(folder: Path) -> Source:
+    if (folder / WEIGHTS).is_file():
+        return open_safetensors(str(folder / WEIGHTS))
+    step = None
+    run = folder
+    if folder.parent.name == "checkpoints" and folder.name.isdigit():
+        run, step = folder.parent.parent, int(folder.name)
+    if (run / "checkpoints").is_dir():
+        return _open_run(run, step)
+    config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{name}.index.json"
+        if (folder / name).is_file():
+            source = _open_file(str(folder / name))
+        elif index.is_file():
+            parts = _shards(index)
+            source = merge(str(folder), "shards", [_open_file(str(folder / part)) for part in parts])
+        else:
+            continue
+        return _with_config(source, str(folder), config)
+    files = sorted(p for p in folder.iterdir() if p.suffix in _SUFFIXES)
+    if len(files) == 1:
+        return _with_config(_open_file(str(files[0])), str(files[0]), config)
+    names = ", ".join(p.name for p in files) or "none"
+    raise ConfigError(f"{folder}: one file of weights is needed, there are: {names}; name the file itself")
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        parts = sorted(set(_read_json(index)["weight_map"].values()))
+    except (KeyError, AttributeError, TypeError) as error:
+        raise ConfigError(f"{index}: not an index of shards") from error
+    if any(not isinstance(p, str) or p != os.path.basename(p) for p in parts):
+        raise ConfigError(f"{index}: names files outside its folder")
+    for part in parts:
+        if not (index.parent / part).is_file():
+            raise ConfigError(f"{index.parent}: the shard {part} is missing")
+    return parts
+
+
+def _with_config(source: Source, path: str, config: dict[str, Any]) -> Source:
+    # timm's config.json has another form, and our exports describe themselves.
+    known = config.get("model_type") in ("vit", "vit_mae", "videomae")
+    what = f"{source.what} with config.json" if known else source.what
+    return Source(
+        path,
+        what,
+        source.infos,
+        source.fetch,
+        source.metadata,
+        config if known else {},
+        source.wrapper,
+        source.skipped,
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: not a JSON object")
+    return data
+
+
+def _open_hub(src: str) -> Source:
+    """`hf://org/name`, or one file of it: `hf://org/name/file.pth`."""
+    parts = src.removeprefix("hf://").strip("/").split("/")
+    if len(parts) < 2 or not all(parts):
+        raise ConfigError(f"{src}: a name on the hub is hf://ORG/NAME or hf://ORG/NAME/FILE")
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ConfigError(f"{src}: needs huggingface_hub; {INSTALL}") from error
+    repo, file = "/".join(parts[:2]), "/".join(parts[2:])
+    try:
+        if file:
+            return open_source(huggingface_hub.hf_hub_download(repo, file))
+        patterns = ["config.json", "*.safetensors", "*.safetensors.index.json"]
+        folder = Path(huggingface_hub.snapshot_download(repo, allow_patterns=patterns))
+        if not any(folder.glob("*.safetensors")):
+            patterns = ["config.json", "*.bin", "*.bin.index.json", "*.pth", "*.pt"]
+            folder = Path(huggingface_hub.snapshot_download(repo, allow_patterns=patterns))
+    except ConfigError:
+        raise
+    except Exception as error:  # the hub's client raises many kinds
+        why = f"{type(error).__name__}: {error}".split("\n")[0][:200]
+        raise ConfigError(f"{src}: cannot be fetched ({why})") from error
+    return open_source(str(folder))
+
+
+def _open_run(run: Path, step: int | None) -> Source:
+    """A checkpoint of a run: its parameters, and the sizes from its config."""
+    from amd_jax.checkpoint import load_params, run_config
+    from amd_jax.convert.runs import arch_of_run
+    from amd_jax.convert.tables import flatten
+
+    config = run_config(str(run))
+    params, step = load_params(str(run), step)
+    arrays = flatten(params)
+    try:
+        arch = arch_of_run(config, arrays)
+    except (AttributeError, KeyError, ValueError) as error:
+        raise ConfigError(f"{run}: its config.json does not describe its parameters ({error})") from error
+    source = open_arrays(str(run), f"checkpoint of step {step}", arrays)
+    return Source(
+        source.path,
+        source.what,
+        source.infos,
+        source.fetch,
+        metadata={METADATA_KEY: json.dumps({"kind": "amd_jax", "arch": arch.to_json()})},
+    )
