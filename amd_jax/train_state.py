@@ -18,9 +18,7 @@ class TrainState:
     ema: Any = struct.field(default_factory=dict)  # running mean of params; empty where none is kept
 
     @classmethod
-    def create(
-        cls, params: Any, optimizer: optax.GradientTransformation, ema: bool = False
-    ) -> "TrainState":
+    def create(cls, params: Any, optimizer: optax.GradientTransformation, ema: bool = False) -> "TrainState":
         """The state before the first update."""
         return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), params if ema else {})
 

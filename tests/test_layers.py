@@ -1,6 +1,6 @@
 """Imports point one way. This reads the imports of every module and holds the map of shared/DESIGN.md.
 
-    main → loop → setup → steps → models, losses, masking, patches;  data and convert stand beside them
+main → loop → setup → steps → models, losses, masking, patches;  data and convert stand beside them
 """
 
 import ast

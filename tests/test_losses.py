@@ -101,11 +101,11 @@ def layer_norm(x: np.ndarray) -> np.ndarray:
     ],
 )
 @pytest.mark.parametrize("layers", ["mean", "sum"])
-def test_alignment_normalises_the_named_side_and_combines_layers(kind, of_student, of_teacher, layers) -> None:
+def test_alignment_normalises_the_named_side_and_combines_layers(
+    kind, of_student, of_teacher, layers
+) -> None:
     student, teacher = features(1), features(2)
-    per_layer = [
-        np.abs(of_student(s) - of_teacher(t)).mean() for s, t in zip(student, teacher, strict=True)
-    ]
+    per_layer = [np.abs(of_student(s) - of_teacher(t)).mean() for s, t in zip(student, teacher, strict=True)]
     expected = np.mean(per_layer) if layers == "mean" else np.sum(per_layer)
     config = LossConfig(align="l1", feature_norm=kind, layers=layers)
     np.testing.assert_allclose(align(student, teacher, config), expected, rtol=1e-5)

@@ -26,7 +26,7 @@ GOLDEN = Path(__file__).parent / "golden_text" / "params_demo_amd.txt"
 def parameter_list() -> str:
     """Path, shape, decay and sharding of every parameter of configs/demo.py:amd, a line each."""
     pretraining = Pretraining.from_config(demo.get_config("amd"))
-    params = jax.eval_shape(pretraining.init_student, jax.random.key(0))
+    params = jax.eval_shape(pretraining.init, jax.random.key(0))
     decays = jax.tree.leaves(optim.decay_mask(params))
     mesh = sharding.make_mesh(2, 2, 2)
     rows = []
@@ -37,7 +37,9 @@ def parameter_list() -> str:
         rows.append((name, str(leaf.shape), "decay" if decay else "no decay", f"({shared})"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(["# path, shape, weight decay, mesh axis of each dimension (mesh 2 x 2 x 2)", *lines, ""])
+    return "\n".join(
+        ["# path, shape, weight decay, mesh axis of each dimension (mesh 2 x 2 x 2)", *lines, ""]
+    )
 
 
 def test_every_parameters_decay_and_sharding_is_as_written_down() -> None:
@@ -52,7 +54,7 @@ def test_vectors_and_tokens_do_not_decay_and_matrices_do() -> None:
     """The released recipes' rule, for an encoder that also learns its positions."""
     config = vitb_in1k.get_config("smoke")
     config.student.positions = "learned"
-    params = jax.eval_shape(Pretraining.from_config(config).init_student, jax.random.key(0))
+    params = jax.eval_shape(Pretraining.from_config(config).init, jax.random.key(0))
     decayed, spared = set(), set()
     for path, decays in jax.tree_util.tree_leaves_with_path(optim.decay_mask(params)):
         (decayed if decays else spared).add(path_name(path).rsplit("/", 1)[-1])
@@ -179,9 +181,7 @@ def test_frozen_generator_tokens_stay_as_drawn_and_everything_else_trains_as_bef
     trained = train(config, grads)
     config.align.train_mask_tokens = False
     frozen = train(config, grads)
-    np.testing.assert_array_equal(
-        frozen["generator_0"]["mask_token"], PARAMS["generator_0"]["mask_token"]
-    )
+    np.testing.assert_array_equal(frozen["generator_0"]["mask_token"], PARAMS["generator_0"]["mask_token"])
     assert (trained["generator_0"]["mask_token"] != PARAMS["generator_0"]["mask_token"]).all()
     trained["generator_0"]["mask_token"] = frozen["generator_0"]["mask_token"]
     jax.tree.map(np.testing.assert_array_equal, frozen, trained)

@@ -18,6 +18,7 @@ class Classifier(nn.Module):
     encoder: ViTConfig
     classes: int
     pool: str = "cls"
+    head_std: float = 0.02  # of the head's initial weights; 0 starts from zero
     fc_norm_eps: float | None = None  # where it is not the blocks' (Hugging Face's VideoMAE)
 
     @nn.compact
@@ -30,5 +31,5 @@ class Classifier(nn.Module):
         else:
             x = x[:, self.encoder.cls_token :].astype(jnp.float32).mean(axis=1)
             x = layer_norm("fc_norm", self.fc_norm_eps or self.encoder.block.norm_eps)(x)
-        head = Linear(self.classes, kernel_init=nn.initializers.truncated_normal(0.02), name="head")
-        return head(x)
+        init = nn.initializers.truncated_normal(self.head_std) if self.head_std else nn.initializers.zeros
+        return Linear(self.classes, kernel_init=init, name="head")(x)

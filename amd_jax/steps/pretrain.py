@@ -1,7 +1,8 @@
 """Masked pre-training, with a teacher (AMD, DMAE) or without (MAE)."""
 
 import dataclasses
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from ml_collections import ConfigDict
 
 from amd_jax import losses, patches
 from amd_jax.masking import Masks, nested_masks
-from amd_jax.models import build
+from amd_jax.models import build, flops
 from amd_jax.models.student import Student, StudentOutput
 from amd_jax.models.vit import ViT
 from amd_jax.steps.step import Batch, Metrics
@@ -27,6 +28,8 @@ class Pretraining:
     std: tuple[float, ...]
     student_visible: int  # positions of a frame
     teacher_visible: int
+
+    inputs: ClassVar[tuple[str, ...]] = ("pixels",)
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Pretraining":
@@ -50,6 +53,15 @@ class Pretraining:
         t, h, w = (g * p for g, p in zip(self.student.encoder.grid, self.patch, strict=True))
         return t, h, w, len(self.mean)
 
+    @property
+    def flops_per_example(self) -> int:
+        """Student forward and backward, teacher forward."""
+        times = self.student.encoder.grid[0]
+        seen = (self.student_visible * times, self.teacher_visible * times)
+        values = math.prod(self.patch) * len(self.mean)
+        teacher = self.teacher.config if self.teacher else None
+        return flops.pretrain_step(self.student, teacher, seen, values)
+
     def prepare(self, key: jax.Array, batch: Batch) -> Batch:
         """The masks of a step."""
         return {"pixels": batch["pixels"], "masks": self.masks(key, batch["pixels"].shape[0])}
@@ -63,12 +75,12 @@ class Pretraining:
         grid = self.student.encoder.grid
         return nested_masks(key, batch, grid, self.student_visible, self.teacher_visible)
 
-    def init_student(self, key: jax.Array) -> Any:
+    def init(self, key: jax.Array) -> Any:
         """Random student parameters."""
         masks = self.masks(key, 1)
         return self.student.init(key, self._visible(self._blank(), masks.student), masks)["params"]
 
-    def init_teacher(self, key: jax.Array) -> Any:
+    def init_frozen(self, key: jax.Array) -> Any:
         """Random teacher parameters; an empty dict without a teacher."""
         if self.teacher is None:
             return {}

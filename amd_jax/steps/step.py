@@ -15,7 +15,25 @@ Step = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
 
 
 class Task(Protocol):
-    """What the step trains."""
+    """What a run trains: `Pretraining` or `Finetuning`."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The parts of a batch that the step needs."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """Frames, height, width and channels of one example."""
+
+    @property
+    def flops_per_example(self) -> int:
+        """Floating-point operations of one example's share of a step."""
+
+    def init(self, key: jax.Array) -> Any:
+        """Random trainable parameters."""
+
+    def init_frozen(self, key: jax.Array) -> Any:
+        """Random teacher parameters; an empty dict without a teacher."""
 
     def prepare(self, key: jax.Array, batch: Batch) -> Batch:
         """Everything random about a batch (masks, mixing, drop path), drawn for the whole of it."""
