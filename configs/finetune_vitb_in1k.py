@@ -4,8 +4,8 @@
         --config.data.path=TFDS_DIR --config.student.weights=PRETRAINED
 
 The recipe is the released one of MAE and DMAE (layer decay 0.65, mean pooling). With
-`--config.eval.only=True` the newest checkpoint is scored and nothing is trained. Published: 84.6 % top-1 from AMD, 84.0 % from DMAE,
-83.6 % from MAE.
+`--config.eval.only=True` the newest checkpoint is scored and nothing is trained. Published:
+84.6 % top-1 from AMD, 84.0 % from DMAE, 83.6 % from MAE.
 """
 
 from ml_collections import ConfigDict
