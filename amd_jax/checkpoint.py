@@ -35,7 +35,7 @@ class Checkpoints:
         """Start saving; `position` is the data position (plain JSON)."""
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
-            optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state}),
+            optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state, "ema": state.ema}),
             data=ocp.args.JsonSave(position),
         )
         self._manager.save(step, args=items, force=True)
@@ -50,7 +50,9 @@ class Checkpoints:
         """
         items = ocp.args.Composite(
             params=ocp.args.StandardRestore(abstract.params),
-            optimizer=ocp.args.StandardRestore({"step": abstract.step, "state": abstract.opt_state}),
+            optimizer=ocp.args.StandardRestore(
+                {"step": abstract.step, "state": abstract.opt_state, "ema": abstract.ema}
+            ),
             data=ocp.args.JsonRestore(),
         )
         try:
@@ -60,7 +62,8 @@ class Checkpoints:
                 f"{self._manager.directory}/{step} does not fit this config ({_first_line(error)}); "
                 "continue with the config that wrote it, or start in another workdir"
             ) from error
-        return TrainState(out.optimizer["step"], out.params, out.optimizer["state"]), out.data
+        o = out.optimizer
+        return TrainState(o["step"], out.params, o["state"], o["ema"]), out.data
 
     def wait(self) -> None:
         """Returns once everything saved so far is on disk."""

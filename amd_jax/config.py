@@ -49,7 +49,7 @@ def _section(name: str, keys: dict[str, Key]) -> dict[str, Key]:
 
 
 KEYS: dict[str, Key] = {
-    "method": Key("amd", "what trains the student", ("amd", "dmae", "mae")),
+    "method": Key("amd", "what trains the student", ("amd", "dmae", "mae", "finetune", "kd")),
     "seed": Key(0, "the one seed: initial weights, data order, augmentation and masks follow from it"),
     "batch_size": Key(256, "examples per optimiser step over all processes, repeats not counted"),
     "accum_steps": Key(1, "split each batch into this many passes and add up their gradients"),
@@ -74,6 +74,8 @@ KEYS: dict[str, Key] = {
             "workers": Key(0, "processes that read and augment; 0: threads of this process"),
             "threads": Key(4, "reading threads in each process"),
             "prefetch": Key(4, "batches made ahead of time"),
+            "randaugment": Key("", "fine-tuning: timm's policy string, as rand-m9-mstd0.5-inc1; empty: none"),
+            "erasing": Key(0.0, "fine-tuning: probability of random erasing"),
             "max_corrupt": Key(100, "unreadable files to skip before the run stops"),
         },
     ),
@@ -165,6 +167,35 @@ KEYS: dict[str, Key] = {
         },
     ),
     **_section(
+        "finetune",
+        {
+            "pool": Key(
+                "mean", "what the head reads: the CLS token, or the mean of the others", ("mean", "cls")
+            ),
+            "teacher_pool": Key("mean", "the same for the teacher of method='kd'", ("mean", "cls")),
+            "drop_path": Key(0.0, "stochastic depth at the last block, rising linearly from 0"),
+            "head_std": Key(2e-5, "standard deviation of the head's initial weights; 0: zeros"),
+            "mixup": Key(0.0, "alpha of mixup; 0: off"),
+            "cutmix": Key(0.0, "alpha of cutmix; 0: off"),
+            "mix_groups": Key(1, "parts of the batch that are mixed by themselves, each with its own draw"),
+            "smoothing": Key(0.0, "label smoothing"),
+            "ema": Key(0.0, "decay of the running mean of the weights, which is then evaluated; 0: none"),
+            "kd_weight": Key(0.5, "method='kd': share of the teacher in the loss"),
+            "kd_temperature": Key(1.0, "method='kd': temperature of the soft targets"),
+            "kd_hard": Key(False, "method='kd': learn the teacher's choice instead of its probabilities"),
+        },
+    ),
+    **_section(
+        "eval",
+        {
+            "every_epochs": Key(
+                1.0, "fine-tuning: epochs between evaluations; one is always made at the end"
+            ),
+            "batch_size": Key(256, "examples of an evaluation step over all processes"),
+            "only": Key(False, "evaluate the newest checkpoint (or student.weights) and end"),
+        },
+    ),
+    **_section(
         "optim",
         {
             "base_lr": Key(1.5e-4, "peak learning rate per 256 examples of batch_size"),
@@ -176,6 +207,7 @@ KEYS: dict[str, Key] = {
             "b1": Key(0.9, "AdamW's beta 1"),
             "b2": Key(0.95, "AdamW's beta 2"),
             "eps": Key(1e-8, "AdamW's epsilon"),
+            "layer_decay": Key(1.0, "learning rate of a layer over that of the next one (BEiT, MAE)"),
             "clip": Key(0.0, "largest global gradient norm; 0: no clipping"),
         },
     ),

@@ -13,10 +13,14 @@ from absl import logging
 from clu import parameter_overview
 from jax.experimental import multihost_utils
 
-from amd_jax import setup, throughput, visualize
+from amd_jax import evaluate, setup, throughput, visualize
+from amd_jax.config import ConfigError
 from amd_jax.data import pipeline, sources
 from amd_jax.metrics import make_writer
+from amd_jax.models.build import compute_dtype
 from amd_jax.sharding import global_batch, replicated
+from amd_jax.steps.finetune import Finetuning
+from amd_jax.steps.pretrain import Pretraining
 from amd_jax.train_state import TrainState
 
 PICTURES = 8  # examples drawn in a picture
@@ -104,10 +108,8 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
     writer = make_writer(str(run.workdir), resume_step=run.start_step) if chief else None
     if chief:
         _introduce(run, writer)
-    painter = _painter(run) if config.log.pictures_every else None
-    peak = throughput.peak_flops(
-        jax.devices()[0].device_kind, str(run.pretraining.student.encoder.block.dtype)
-    )
+    painter, evaluator = _painter(run), make_evaluator(run)
+    peak = throughput.peak_flops(jax.devices()[0].device_kind, str(compute_dtype(config)))
     clock = throughput.Clock(
         config.batch_size,
         run.flops_per_step,
@@ -127,6 +129,13 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
         if writer is not None:
             writer.write_scalars(step, scalars)
             print(throughput.progress_line(step, run.total_steps, scalars, eta), flush=True)
+
+    def score() -> None:
+        assert evaluator is not None
+        scalars = evaluator(state.ema or state.params)
+        if writer is not None:
+            writer.write_scalars(step, scalars)
+            print(throughput.progress_line(step, run.total_steps, scalars), flush=True)
 
     def save() -> None:
         _checked(pending, run)  # never write a state that is already broken
@@ -149,7 +158,7 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
         while step < run.total_steps:
             with clock.waiting():
                 batch = next(stream)
-            on_device = global_batch({"pixels": batch["pixels"]}, run.mesh)
+            on_device = global_batch({name: batch[name] for name in run.task.inputs}, run.mesh)
             state, values = run.step(state, run.teacher, on_device)
             step += 1
             pending.add(step, values)
@@ -161,6 +170,8 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
                 picture = painter(state.params)
                 if writer is not None:
                     _write_picture(run, writer, step, picture)
+            if evaluator and (step % run.eval_every == 0 or last):
+                score()
             if step % config.checkpoint.every == 0 or last or stop:
                 save()
             for hook in hooks:
@@ -173,6 +184,18 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
                 )
         run.checkpoints.wait()
     return state
+
+
+def evaluate_only(run: setup.Run) -> dict[str, float]:
+    """Score the newest checkpoint (or the weights the run would start from), print and return it."""
+    evaluator = make_evaluator(run)
+    if evaluator is None:
+        raise ConfigError(f"eval.only: method={run.config.method!r} has nothing to evaluate; use 'finetune'")
+    scores = evaluator(run.state.ema or run.state.params)
+    run.checkpoints.close()
+    if jax.process_index() == 0:
+        print(throughput.progress_line(run.start_step, run.total_steps, scores))
+    return scores
 
 
 def _checked(pending: Pending, run: setup.Run) -> dict[str, float]:
@@ -204,14 +227,23 @@ def _introduce(run: setup.Run, writer: Any) -> None:
         print(f"going on from the checkpoint of step {run.start_step} in {run.workdir}")
 
 
-def _painter(run: setup.Run) -> Callable[[Any], np.ndarray]:
-    """Draws the same evaluation examples every time (training ones where a source has no others)."""
+def make_evaluator(run: setup.Run) -> Callable[[Any], dict[str, float]] | None:
+    """Accuracy on the evaluation split; None for tasks that have none."""
+    if not isinstance(run.task, Finetuning):
+        return None
+    return evaluate.make_evaluator(run.config, run.task, run.mesh)
+
+
+def _painter(run: setup.Run) -> Callable[[Any], np.ndarray] | None:
+    """Draws the same evaluation examples every time; None where nothing is reconstructed."""
+    if not (isinstance(run.task, Pretraining) and run.config.log.pictures_every):
+        return None
     source = sources.make_source(run.config.data, "eval")
     batches = pipeline.eval_batches(
         run.config, source, batch_size=min(PICTURES, len(source)), process_index=0, process_count=1
     )
     pixels = next(iter(batches))["pixels"]
-    return visualize.make_painter(run.pretraining, pixels, run.config.seed, replicated(run.mesh))
+    return visualize.make_painter(run.task, pixels, run.config.seed, replicated(run.mesh))
 
 
 def _write_picture(run: setup.Run, writer: Any, step: int, picture: np.ndarray) -> None:

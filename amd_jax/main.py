@@ -79,7 +79,11 @@ def main(argv: list[str]) -> None:
     if _DISTRIBUTED.value:
         jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     try:
-        loop.train(setup.prepare(_CONFIG.value, str(_WORKDIR.value)))
+        run = setup.prepare(_CONFIG.value, str(_WORKDIR.value))
+        if run.config.eval.only:
+            loop.evaluate_only(run)
+        else:
+            loop.train(run)
     except ConfigError as error:
         fail(error)
     except loop.NonFiniteError as error:

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -43,7 +44,8 @@ def optimizer(config: ConfigDict, learning_rate: optax.Schedule) -> optax.Gradie
         learning_rate, b1=o.b1, b2=o.b2, eps=o.eps, weight_decay=o.weight_decay, mask=decay_mask
     )
     clip = [optax.clip_by_global_norm(o.clip)] if o.clip else []
-    chain = optax.chain(*clip, adamw)
+    layered = [_scale_layers(o.layer_decay)] if o.layer_decay != 1 else []
+    chain = optax.chain(*clip, adamw, *layered)
     if config.align.train_mask_tokens:
         return chain
 
@@ -54,3 +56,32 @@ def optimizer(config: ConfigDict, learning_rate: optax.Schedule) -> optax.Gradie
         )
 
     return optax.multi_transform({"trained": chain, "frozen": optax.set_to_zero()}, label)
+
+
+def layer_scales(params: Any, decay: float) -> Any:
+    """Each parameter's factor on the learning rate, decay ** (layers above it).
+
+    Patch embedding, CLS token and positions are layer 0, block n (from 1) is layer n, everything after the
+    blocks is the layer above the last. Source: MAE `util/lr_decay.py`. Stacked blocks get `[depth, 1, …]`.
+    """
+    stacked = params["encoder"]["blocks"]["layers"]
+    depth = jax.tree.leaves(stacked)[0].shape[0]
+
+    def scale(path: tuple[Any, ...], x: Any) -> Any:
+        name = path_name(path)
+        if "blocks/layers/" in name:
+            factors = decay ** np.arange(depth, 0, -1, dtype=np.float64)
+            return factors.astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
+        first = name.startswith("encoder/") and not name.startswith("encoder/norm")
+        return np.float32(decay ** (depth + 1) if first else 1.0)
+
+    return jax.tree_util.tree_map_with_path(scale, params)
+
+
+def _scale_layers(decay: float) -> optax.GradientTransformation:
+    """Multiplies the whole update, weight decay included, as parameter groups with their own rate do."""
+
+    def update(updates: Any, params: Any) -> Any:
+        return jax.tree.map(lambda u, s: u * s, updates, layer_scales(params, decay))
+
+    return optax.stateless(update)

@@ -95,7 +95,7 @@ def probe_run(workdir: str, untrained: bool = False) -> float:
     """Linear-probe accuracy of the encoder that a run trained, or of the weights it started from."""
     config = run_config(workdir)
     if untrained:
-        params = jax.jit(Pretraining.from_config(config).init_student)(jax.random.key(config.seed))
+        params = jax.jit(Pretraining.from_config(config).init)(jax.random.key(config.seed))
     else:
         params, _ = load_params(workdir)
     encode = make_encoder(config)

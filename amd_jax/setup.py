@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import logging
@@ -16,8 +17,10 @@ from amd_jax import optim, sharding
 from amd_jax.checkpoint import Checkpoints, load_config, save_config
 from amd_jax.config import ConfigError, flat
 from amd_jax.data import sources
-from amd_jax.models import flops
-from amd_jax.steps.pretrain import Pretraining, make_step
+from amd_jax.models import build
+from amd_jax.steps.finetune import Finetuning
+from amd_jax.steps.pretrain import Pretraining
+from amd_jax.steps.step import Task, make_step
 from amd_jax.train_state import TrainState, path_name
 from amd_jax.validate import validate
 from amd_jax.weights import load_teacher, start_student
@@ -33,9 +36,10 @@ class Run:
     config: ConfigDict
     workdir: Path
     mesh: jax.sharding.Mesh
-    pretraining: Pretraining
+    task: Task
     source: sources.Source
     total_steps: int
+    eval_every: int  # steps
     checkpoints: Checkpoints
     start_step: int
     state: TrainState
@@ -63,11 +67,11 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     if total_steps < 1:
         raise ConfigError(f"epochs={config.epochs} of {len(source)} examples is less than one step")
 
-    pretraining = Pretraining.from_config(config)
+    task = make_task(config, source)
     learning_rate = optim.schedule(config, total_steps, steps_per_epoch)
     optimizer = optim.optimizer(config, learning_rate)
 
-    teacher = _place_teacher(config, pretraining, mesh)
+    teacher = _place_teacher(config, task, mesh)
 
     folder = Path(workdir)
     try:
@@ -78,7 +82,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     start_step = checkpoints.latest() or 0
     if start_step:
         _report_changed_keys(workdir, config)
-    state, position = _state(config, pretraining, optimizer, mesh, checkpoints, start_step)
+    state, position = _state(config, task, optimizer, mesh, checkpoints, start_step)
     if start_step and position != {"step": start_step, **_data_order(config, source)}:
         raise ConfigError(
             f"{workdir}: the checkpoint of step {start_step} has the data position {position}, this run has "
@@ -88,30 +92,39 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         save_config(workdir, config)
 
     step_fn = make_step(
-        pretraining,
+        task,
         optimizer,
         learning_rate,
         config.seed,
         config.accum_steps,
         sharding.batch_sharding(mesh),
+        config.finetune.ema,
     )
-    compiled = _compile(step_fn, config, pretraining, mesh, state, teacher)
+    compiled = _compile(step_fn, config, task, mesh, state, teacher)
     memory = compiled.memory_analysis()
     return Run(
         config=config,
         workdir=folder,
         mesh=mesh,
-        pretraining=pretraining,
+        task=task,
         source=source,
         total_steps=total_steps,
+        eval_every=max(1, round(config.eval.every_epochs * steps_per_epoch)),
         checkpoints=checkpoints,
         start_step=start_step,
         state=state,
         teacher=teacher,
         step=compiled,
-        flops_per_step=_flops_per_step(config, pretraining),
+        flops_per_step=float(task.flops_per_example * config.batch_size * config.data.repeats),
         peak_memory=_peak_memory(memory),
     )
+
+
+def make_task(config: ConfigDict, source: sources.Source) -> Task:
+    """What `config.method` names."""
+    if config.method in ("finetune", "kd"):
+        return Finetuning.from_config(config, source.num_classes)
+    return Pretraining.from_config(config)
 
 
 def _data_order(config: ConfigDict, source: sources.Source) -> dict[str, int]:
@@ -135,12 +148,12 @@ def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
 
 
 def _abstract_state(
-    pretraining: Pretraining, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+    task: Task, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh, ema: bool = False
 ) -> tuple[Callable[[jax.Array], TrainState], TrainState]:
     """A function from key to state, and the state's shapes with their shardings."""
 
     def init(key: jax.Array) -> TrainState:
-        return TrainState.create(pretraining.init_student(key), optimizer)
+        return TrainState.create(task.init(key), optimizer, ema)
 
     shapes = jax.eval_shape(init, jax.random.key(0))
     where = sharding.shardings(shapes, mesh, path_name)
@@ -150,20 +163,24 @@ def _abstract_state(
 
 def _state(
     config: ConfigDict,
-    pretraining: Pretraining,
+    task: Task,
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
     checkpoints: Checkpoints,
     step: int,
 ) -> tuple[TrainState, dict[str, Any]]:
     """The newest checkpoint's state and data position, or a new state; born on the devices it belongs to."""
-    init, abstract = _abstract_state(pretraining, optimizer, mesh)
+    init, abstract = _abstract_state(task, optimizer, mesh, config.finetune.ema > 0)
     if step:
         return checkpoints.restore(abstract, step)
     where = jax.tree.map(lambda s: s.sharding, abstract)
     state = _draw(init, config.seed, where)
     if config.student.weights:
-        state = state.replace(params=start_student(config, pretraining, state.params))
+        params = start_student(config, task, state.params)
+        # The optimiser has seen nothing yet, so only the parameters and their running mean change.
+        state = state.replace(
+            params=params, ema=jax.tree.map(jnp.copy, params) if config.finetune.ema else {}
+        )
     return state, {}
 
 
@@ -173,12 +190,12 @@ def _draw(init: Callable[[jax.Array], Any], seed: int, where: Any) -> Any:
     return jax.jit(init, out_shardings=where, compiler_options=options)(jax.random.key(seed))
 
 
-def _place_teacher(config: ConfigDict, pretraining: Pretraining, mesh: jax.sharding.Mesh) -> Any:
+def _place_teacher(config: ConfigDict, task: Task, mesh: jax.sharding.Mesh) -> Any:
     """The teacher's parameters in the compute type (nobody updates them), shared like the student's."""
-    if pretraining.teacher is None:
+    shapes = jax.eval_shape(task.init_frozen, jax.random.key(0))
+    if not shapes:
         return {}
-    dtype = pretraining.teacher.config.block.dtype
-    shapes = jax.eval_shape(pretraining.init_teacher, jax.random.key(0))
+    dtype = build.compute_dtype(config)
     where = sharding.shardings(shapes, mesh, path_name)
 
     def keep_norms(path: tuple[Any, ...], x: Any) -> Any:
@@ -189,35 +206,27 @@ def _place_teacher(config: ConfigDict, pretraining: Pretraining, mesh: jax.shard
         logging.warning("the teacher is random (teacher.random=True): good for timing and tests only")
 
         def init(key: jax.Array) -> Any:
-            return jax.tree_util.tree_map_with_path(keep_norms, pretraining.init_teacher(key))
+            return jax.tree_util.tree_map_with_path(keep_norms, task.init_frozen(key))
 
         return _draw(init, config.seed + 1, where)
-    params = load_teacher(config, pretraining)
+    params = load_teacher(config, task)
     return jax.device_put(jax.tree_util.tree_map_with_path(keep_norms, params), where)
 
 
 def _compile(
-    step: Any, config: ConfigDict, pretraining: Pretraining, mesh: jax.sharding.Mesh, state: Any, teacher: Any
+    step: Any, config: ConfigDict, task: Task, mesh: jax.sharding.Mesh, state: Any, teacher: Any
 ) -> Any:
     """Compile ahead of time for the one batch shape of the run."""
     began = time.perf_counter()
-    shape = (config.batch_size * config.data.repeats, *pretraining.input_shape)
-    pixels = jax.ShapeDtypeStruct(shape, np.uint8, sharding=sharding.batch_sharding(mesh))
+    shape = (config.batch_size * config.data.repeats, *task.input_shape)
+    shapes = {"pixels": (shape, np.uint8), "label": (shape[:1], np.int32)}
+    where = sharding.batch_sharding(mesh)
+    batch = {name: jax.ShapeDtypeStruct(*shapes[name], sharding=where) for name in task.inputs}
     out = (jax.tree.map(lambda x: x.sharding, state), sharding.replicated(mesh))
     jitted = jax.jit(step, donate_argnums=0, out_shardings=out)
-    compiled = jitted.lower(state, teacher, {"pixels": pixels}).compile()
+    compiled = jitted.lower(state, teacher, batch).compile()
     logging.info("compiled the train step in %.1f s", time.perf_counter() - began)
     return compiled
-
-
-def _flops_per_step(config: ConfigDict, pretraining: Pretraining) -> float:
-    student = pretraining.student
-    times = student.encoder.grid[0]
-    seen = (pretraining.student_visible * times, pretraining.teacher_visible * times)
-    values = int(np.prod(pretraining.patch)) * len(pretraining.mean)
-    teacher = pretraining.teacher.config if pretraining.teacher else None
-    per_example = flops.pretrain_step(student, teacher, seen, values)
-    return float(per_example * config.batch_size * config.data.repeats)
 
 
 def _peak_memory(memory: Any) -> int | None:

@@ -15,11 +15,12 @@ class TrainState:
     step: jax.Array  # int32 scalar
     params: Any  # nested dict of float32 arrays
     opt_state: Any
+    ema: Any = struct.field(default_factory=dict)  # running mean of params; empty where none is kept
 
     @classmethod
-    def create(cls, params: Any, optimizer: optax.GradientTransformation) -> "TrainState":
+    def create(cls, params: Any, optimizer: optax.GradientTransformation, ema: bool = False) -> "TrainState":
         """The state before the first update."""
-        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+        return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), params if ema else {})
 
 
 def path_name(path: tuple[Any, ...]) -> str:

@@ -22,15 +22,19 @@ def validate(config: ConfigDict) -> None:
     _keys(config)
     _input(config)
     _length(config)
-    encoders = ["student"] if config.method == "mae" else ["student", "teacher"]
+    encoders = ["student"] if config.method in ("mae", "finetune") else ["student", "teacher"]
     for who in encoders:
         _encoder(config, who)
         _weights_exist(config, who)
+    if len(encoders) == 2:
+        _teacher_weights(config)
+    if config.method in ("finetune", "kd"):
+        _finetuning(config)
+        return
     _heads(config.decoder.width, config.decoder.heads, "decoder")
     _masks(config)
     if config.method != "mae":
         _alignment(config)
-        _teacher_weights(config)
 
 
 def _need(condition: bool, message: str) -> None:
@@ -170,3 +174,27 @@ def _teacher_weights(config: ConfigDict) -> None:
         f"method={config.method!r} needs a teacher: set teacher.weights to a workdir, a checkpoint or a "
         "weights file (or teacher.random=True to time or test with random weights)",
     )
+
+
+def _finetuning(config: ConfigDict) -> None:
+    f = config.finetune
+    for name in ("drop_path", "smoothing", "ema"):
+        _need(f[name] < 1, f"finetune.{name}={f[name]}: must be below 1")
+    _need(f.kd_weight <= 1, f"finetune.kd_weight={f.kd_weight}: a share is at most 1")
+    _need(f.kd_temperature > 0, f"finetune.kd_temperature={f.kd_temperature}: must be positive")
+    _need(
+        0 < config.optim.layer_decay <= 1, f"optim.layer_decay={config.optim.layer_decay}: must be in (0, 1]"
+    )
+    _need(config.data.erasing <= 1, f"data.erasing={config.data.erasing}: a probability is at most 1")
+    examples = config.batch_size * config.data.repeats
+    _need(
+        f.mix_groups > 0 and examples % f.mix_groups == 0,
+        f"finetune.mix_groups={f.mix_groups} does not divide the batch of {examples}",
+    )
+    _need(config.eval.batch_size > 0, f"eval.batch_size={config.eval.batch_size}: must be positive")
+    for who, pool in (("student", f.pool), ("teacher", f.teacher_pool)):
+        used = who == "student" or config.method == "kd"
+        _need(
+            not used or pool == "mean" or config[who].cls_token,
+            f"{who}: pooling by the CLS token needs {who}.cls_token=True",
+        )

@@ -7,25 +7,39 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from amd_jax.convert.load import Loaded, load_encoder, load_student
+from amd_jax.config import ConfigError
+from amd_jax.convert.load import Loaded, load_classifier, load_encoder, load_student
 from amd_jax.convert.tables import flatten, nest
+from amd_jax.steps.finetune import Finetuning
 from amd_jax.steps.pretrain import Pretraining
+from amd_jax.steps.step import Task
 
 
-def load_teacher(config: ConfigDict, pretraining: Pretraining) -> Any:
+def load_teacher(config: ConfigDict, task: Task) -> Any:
     """The teacher's parameters from `teacher.weights`, on the host; layers above its last are not loaded."""
-    assert pretraining.teacher is not None
-    want, channels = pretraining.teacher.config, config.data.channels
-    src = config.teacher.weights
-    loaded = load_encoder(src, want, pretraining.patch, channels, final_norm=False)
+    src, channels = config.teacher.weights, config.data.channels
+    assert isinstance(task, Pretraining | Finetuning)
+    assert task.teacher is not None
+    if isinstance(task, Finetuning):
+        loaded = load_classifier(src, task.teacher, task.patch, channels, who="teacher")
+        if loaded.new:
+            raise ConfigError(
+                f"teacher.weights={src!r} has no {', '.join(loaded.new)}: give a fine-tuned teacher"
+            )
+    else:
+        loaded = load_encoder(src, task.teacher.config, task.patch, channels, final_norm=False)
     _report("teacher", src, loaded)
     return loaded.params
 
 
-def start_student(config: ConfigDict, pretraining: Pretraining, params: Any) -> Any:
+def start_student(config: ConfigDict, task: Task, params: Any) -> Any:
     """Random `params` with whatever `student.weights` can fill in their place, on the same devices."""
-    src = config.student.weights
-    loaded = load_student(src, pretraining.student, pretraining.patch, config.data.channels)
+    src, channels = config.student.weights, config.data.channels
+    if isinstance(task, Finetuning):
+        loaded = load_classifier(src, task.model, task.patch, channels)
+    else:
+        assert isinstance(task, Pretraining)
+        loaded = load_student(src, task.student, task.patch, channels)
     _report("student", src, loaded)
     given = flatten(loaded.params)
     where = jax.tree.map(lambda x: x.sharding, params)

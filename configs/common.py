@@ -63,6 +63,24 @@ def dmae_images(config: ConfigDict) -> None:
     config.log.every, config.checkpoint.every = 100, 1000
 
 
+def finetune_images(config: ConfigDict) -> None:
+    """MAE's and DMAE's released recipe for ViT-B on ImageNet-1k, 100 epochs at batch 1024."""
+    image_recipe(config)
+    config.method = "finetune"
+    config.data.crop_scale = (0.08, 1.0)
+    config.data.randaugment = "rand-m9-mstd0.5-inc1"
+    config.data.erasing = 0.25
+    config.finetune.mixup, config.finetune.cutmix = 0.8, 1.0
+    config.finetune.smoothing = 0.1
+    config.finetune.drop_path = 0.1
+    config.batch_size, config.epochs = 1024, 100.0
+    config.optim.base_lr, config.optim.warmup_epochs = 5e-4, 5.0
+    config.optim.min_lr = 2.5e-7  # 1e-6 at this batch size
+    config.optim.b2 = 0.999
+    config.optim.layer_decay = 0.65
+    config.log.every, config.checkpoint.every = 100, 1000
+
+
 def fewer_patches(config: ConfigDict, argument: str) -> str:
     """`mask95` and `mask98`: 10 and 4 visible patches, as the paper says (its code floors to 9 and 3)."""
     visible = {"mask95": 10, "mask98": 4}
@@ -89,6 +107,7 @@ def smoke(config: ConfigDict) -> None:
     config.decoder.width, config.decoder.depth, config.decoder.heads = 16, 1, 2
     config.batch_size, config.steps = 32, 20
     config.optim.base_lr, config.optim.warmup_steps = 0.02, 5
+    config.eval.every_epochs = 1.0
     config.log.every, config.log.pictures_every, config.checkpoint.every = 5, 20, 10
 
 

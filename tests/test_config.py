@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from amd_jax import optim, setup, sharding
 from amd_jax.config import KEYS, ConfigError, default, flat
-from amd_jax.steps.pretrain import Pretraining, make_step
+from amd_jax.steps.pretrain import Pretraining
+from amd_jax.steps.step import make_step
 from amd_jax.validate import validate
 
 ROOT = Path(__file__).parents[1]
@@ -33,7 +34,7 @@ def test_every_config_is_valid_and_its_whole_step_has_shapes(name: str, argument
     optimizer = optim.optimizer(config, learning_rate)
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     _, state = setup._abstract_state(pretraining, optimizer, mesh)
-    teacher = jax.eval_shape(pretraining.init_teacher, jax.random.key(0))
+    teacher = jax.eval_shape(pretraining.init_frozen, jax.random.key(0))
     pixels = jax.ShapeDtypeStruct((config.batch_size, *pretraining.input_shape), "uint8")
     step = make_step(pretraining, optimizer, learning_rate, config.seed, config.accum_steps)
     new_state, metrics = jax.eval_shape(step, state, teacher, {"pixels": pixels})

@@ -26,7 +26,7 @@ GOLDEN = Path(__file__).parent / "golden_text" / "params_demo_amd.txt"
 def parameter_list() -> str:
     """Path, shape, decay and sharding of every parameter of configs/demo.py:amd, a line each."""
     pretraining = Pretraining.from_config(demo.get_config("amd"))
-    params = jax.eval_shape(pretraining.init_student, jax.random.key(0))
+    params = jax.eval_shape(pretraining.init, jax.random.key(0))
     decays = jax.tree.leaves(optim.decay_mask(params))
     mesh = sharding.make_mesh(2, 2, 2)
     rows = []
@@ -54,7 +54,7 @@ def test_vectors_and_tokens_do_not_decay_and_matrices_do() -> None:
     """The released recipes' rule, for an encoder that also learns its positions."""
     config = vitb_in1k.get_config("smoke")
     config.student.positions = "learned"
-    params = jax.eval_shape(Pretraining.from_config(config).init_student, jax.random.key(0))
+    params = jax.eval_shape(Pretraining.from_config(config).init, jax.random.key(0))
     decayed, spared = set(), set()
     for path, decays in jax.tree_util.tree_leaves_with_path(optim.decay_mask(params)):
         (decayed if decays else spared).add(path_name(path).rsplit("/", 1)[-1])

@@ -99,12 +99,12 @@ def load_student(src: str, student: "Student", patch: Triple, channels: int, kin
 
 
 def load_classifier(
-    src: str, classifier: "Classifier", patch: Triple, channels: int, kind: str = ""
+    src: str, classifier: "Classifier", patch: Triple, channels: int, kind: str = "", who: str = "student"
 ) -> Loaded:
     """A classifier: its encoder at least, and the head if the file has one of the same size."""
     arch = Arch.of_classifier(classifier, patch, channels)
     reasons = {"encoder/norm": "this classifier normalises after pooling"} if arch.fc_norm else {}
-    return _load(src, arch, kind, "student", _NO_DECODER | _NO_ALIGN | reasons)
+    return _load(src, arch, kind, who, _NO_DECODER | _NO_ALIGN | reasons)
 
 
 def _load(src: str, want: Arch, kind: str, who: str, reasons: dict[str, str]) -> Loaded:

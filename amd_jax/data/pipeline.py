@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from amd_jax.config import ConfigError
 from amd_jax.data import transforms
+from amd_jax.data.randaugment import Policy, mean_fill, parse, rand_augment, random_erasing
 from amd_jax.data.sources import Source
 
 Batch = dict[str, np.ndarray]
@@ -91,6 +92,10 @@ class _TrainBatch:
     crop_scale: tuple[float, float]
     crop_ratio: tuple[float, float]
     flip: bool
+    policy: Policy | None
+    erasing: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
     def __call__(self, step: int) -> dict[str, Any]:
         local = self.batch_size // self.process_count
@@ -129,7 +134,10 @@ class _TrainBatch:
 
     def _augment(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = transforms.random_resized_crop(image, self.image_size, self.crop_scale, self.crop_ratio, rng)
-        return transforms.random_flip(image, rng) if self.flip else image
+        image = transforms.random_flip(image, rng) if self.flip else image
+        if self.policy is not None:
+            image = rand_augment(image, self.policy, rng)
+        return random_erasing(image, self.erasing, rng, self.mean, self.std) if self.erasing else image
 
 
 class TrainStream:
@@ -220,6 +228,10 @@ def train_stream(
         crop_scale=tuple(data.crop_scale),
         crop_ratio=tuple(data.crop_ratio),
         flip=data.flip,
+        policy=parse(data.randaugment, mean_fill(data.mean)) if data.randaugment else None,
+        erasing=data.erasing,
+        mean=tuple(data.mean),
+        std=tuple(data.std),
     )
     steps = grain.MapDataset.range(start_step, _LAST_STEP).map(make)
     batches = steps.to_iter_dataset(_read_options(data))

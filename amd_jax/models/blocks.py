@@ -97,12 +97,17 @@ class Block(nn.Module):
     config: BlockConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, keep: jax.Array | None = None) -> jax.Array:
+        """`keep` `[batch, 2]` scales the two branches of each example (drop path)."""
         c = self.config
         y = layer_norm("norm1", c.norm_eps)(x).astype(c.dtype)
-        x = x + Attention(c, name="attn")(y)
+        x = x + _scaled(Attention(c, name="attn")(y), keep, 0)
         y = layer_norm("norm2", c.norm_eps)(x).astype(c.dtype)
-        return x + Mlp(c, name="mlp")(y)
+        return x + _scaled(Mlp(c, name="mlp")(y), keep, 1)
+
+
+def _scaled(branch: jax.Array, keep: jax.Array | None, which: int) -> jax.Array:
+    return branch if keep is None else branch * keep[:, which, None, None].astype(branch.dtype)
 
 
 class Blocks(nn.Module):
@@ -112,12 +117,15 @@ class Blocks(nn.Module):
     depth: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, taps: tuple[int, ...] = ()) -> tuple[jax.Array, dict[int, jax.Array]]:
+    def __call__(
+        self, x: jax.Array, taps: tuple[int, ...] = (), keep: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[int, jax.Array]]:
         """Run all blocks.
 
         Args:
           x: `[batch, tokens, width]`.
           taps: layers, counted from 1, whose outputs are wanted.
+          keep: `[batch, depth, 2]`, factors of the two branches of each block (drop path).
 
         Returns:
           The output of the last block, and the output of each tapped one.
@@ -131,15 +139,17 @@ class Blocks(nn.Module):
         # A param that is a whole subtree: the block's own names and shapes with a layer axis in front.
         stacked: Any = self.param("layers", init)
 
-        def layer(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
-            return block.apply({"params": params}, x), None  # type: ignore[return-value]
+        def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
+            params, kept = inputs
+            return block.apply({"params": params}, x, kept), None  # type: ignore[return-value]
 
         if self.config.remat:
             layer = jax.checkpoint(layer, prevent_cse=False)
+        per_layer = (stacked, None if keep is None else keep.swapaxes(0, 1))
         tapped = {}
         # One scan from tap to tap: nothing but the wanted outputs is kept.
         for start, stop in pairwise(sorted({0, self.depth, *taps})):
-            segment = jax.tree.map(lambda p, a=start, b=stop: p[a:b], stacked)
+            segment = jax.tree.map(lambda p, a=start, b=stop: p[a:b], per_layer)
             x, _ = jax.lax.scan(layer, x, segment)
             if stop in taps:
                 tapped[stop] = x

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from amd_jax.masking import visible_count
 from amd_jax.models.blocks import BlockConfig
+from amd_jax.models.classifier import Classifier
 from amd_jax.models.sizes import SIZES
 from amd_jax.models.student import AlignConfig, DecoderConfig, Student
 from amd_jax.models.vit import ViT, ViTConfig
@@ -82,6 +83,13 @@ def teacher(config: ConfigDict) -> ViT | None:
         return None
     full = encoder(config, "teacher")
     return ViT(dataclasses.replace(full, depth=max(align.teacher_layers)), final_norm=False)
+
+
+def classifier(config: ConfigDict, who: str, classes: int) -> Classifier:
+    """The encoder of `who` with a head for `classes`."""
+    f = config.finetune
+    pool = f.pool if who == "student" else f.teacher_pool
+    return Classifier(encoder(config, who), classes, pool, head_std=f.head_std)
 
 
 def _align(config: ConfigDict, enc: ViTConfig, fixed: str) -> AlignConfig | None:

@@ -18,16 +18,18 @@ class Classifier(nn.Module):
     encoder: ViTConfig
     classes: int
     pool: str = "cls"
+    head_std: float = 0.02  # of the head's initial weights; 0 starts from zero
     fc_norm_eps: float | None = None  # where it is not the blocks' (Hugging Face's VideoMAE)
 
     @nn.compact
-    def __call__(self, patches: jax.Array, indices: jax.Array) -> jax.Array:
+    def __call__(self, patches: jax.Array, indices: jax.Array, keep: jax.Array | None = None) -> jax.Array:
         """Logits `[batch, classes]`, float32, for `[batch, tokens, patch values]` normalised patches."""
-        x, _ = ViT(self.encoder, final_norm=self.pool == "cls", name="encoder")(patches, indices)
+        encoder = ViT(self.encoder, final_norm=self.pool == "cls", name="encoder")
+        x, _ = encoder(patches, indices, keep=keep)
         if self.pool == "cls":
             x = x[:, 0]
         else:
             x = x[:, self.encoder.cls_token :].astype(jnp.float32).mean(axis=1)
             x = layer_norm("fc_norm", self.fc_norm_eps or self.encoder.block.norm_eps)(x)
-        head = Linear(self.classes, kernel_init=nn.initializers.truncated_normal(0.02), name="head")
-        return head(x)
+        init = nn.initializers.truncated_normal(self.head_std) if self.head_std else nn.initializers.zeros
+        return Linear(self.classes, kernel_init=init, name="head")(x)

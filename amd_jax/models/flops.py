@@ -1,6 +1,7 @@
 """Floating-point operations of a training step, counted from the model (XLA counts a scan's body once)."""
 
 from amd_jax.models.blocks import BlockConfig
+from amd_jax.models.classifier import Classifier
 from amd_jax.models.student import Student
 from amd_jax.models.vit import ViTConfig
 
@@ -40,3 +41,10 @@ def pretrain_step(
             total += len(align.student_gen) * blocks(align.generator, align.generator_depth, teacher_seen)
     teacher_flops = encoder(teacher, teacher_seen, patch_values) if teacher else 0
     return 3 * total + teacher_flops
+
+
+def classify(model: Classifier, patch_values: int, *, training: bool) -> int:
+    """One example through a classifier; training adds the backward pass (two more forwards)."""
+    head = 2 * model.encoder.block.width * model.classes
+    forward = encoder(model.encoder, model.encoder.tokens, patch_values) + head
+    return 3 * forward if training else forward

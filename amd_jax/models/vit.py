@@ -34,7 +34,11 @@ class ViT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, patches: jax.Array, indices: jax.Array, taps: tuple[int, ...] = ()
+        self,
+        patches: jax.Array,
+        indices: jax.Array,
+        taps: tuple[int, ...] = (),
+        keep: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[int, jax.Array]]:
         """Encode visible patches.
 
@@ -42,6 +46,7 @@ class ViT(nn.Module):
           patches: `[batch, n, patch values]`, normalised pixels of the visible patches.
           indices: `[batch, n]`, their token indices in the whole input.
           taps: layers, counted from 1, whose outputs are wanted, before any norm.
+          keep: `[batch, depth, 2]`, drop path's factors; see `drop_path`.
 
         Returns:
           `[batch, (1 +) n, width]` after the final norm, CLS token first if there is one; and the taps,
@@ -56,7 +61,7 @@ class ViT(nn.Module):
             cls = self.param("cls_token", nn.initializers.truncated_normal(0.02), (width,))
             cls = (cls + table[0]).astype(dtype)
             x = jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, width)), x], axis=1)
-        x, tapped = Blocks(c.block, c.depth, name="blocks")(x, taps)
+        x, tapped = Blocks(c.block, c.depth, name="blocks")(x, taps, keep)
         if self.final_norm:
             x = layer_norm("norm", c.block.norm_eps)(x)
         return x, tapped
@@ -70,3 +75,13 @@ class ViT(nn.Module):
             return self.param("positions", init, (c.cls_token + c.tokens, width))
         table = jnp.asarray(positions.table(c.positions, c.grid, width))
         return jnp.pad(table, ((int(c.cls_token), 0), (0, 0)))
+
+
+def drop_path(key: jax.Array, batch: int, depth: int, rate: float) -> jax.Array:
+    """Stochastic depth: `[batch, depth, 2]` factors, 0 or 1 / (1 - rate of the block).
+
+    The rate rises linearly from 0 at the first block to `rate` at the last; both branches of a block are
+    dropped independently, example by example (timm's DropPath).
+    """
+    keep = 1 - jnp.linspace(0, rate, depth)[:, None]
+    return jax.random.bernoulli(key, keep, (batch, depth, 2)) / keep

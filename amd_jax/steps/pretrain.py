@@ -1,24 +1,19 @@
-"""Masked pre-training, with a teacher (AMD) or without (MAE), as one pure step."""
+"""Masked pre-training, with a teacher (AMD, DMAE) or without (MAE)."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 from ml_collections import ConfigDict
 
 from amd_jax import losses, patches
 from amd_jax.masking import Masks, nested_masks
-from amd_jax.models import build
+from amd_jax.models import build, flops
 from amd_jax.models.student import Student, StudentOutput
 from amd_jax.models.vit import ViT
-from amd_jax.train_state import TrainState
-
-Batch = dict[str, jax.Array]
-Metrics = dict[str, jax.Array]
-Step = Callable[[TrainState, Any, Batch], tuple[TrainState, Metrics]]
+from amd_jax.steps.step import Batch, Metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +28,8 @@ class Pretraining:
     std: tuple[float, ...]
     student_visible: int  # positions of a frame
     teacher_visible: int
+
+    inputs: ClassVar[tuple[str, ...]] = ("pixels",)
 
     @classmethod
     def from_config(cls, config: ConfigDict) -> "Pretraining":
@@ -56,17 +53,34 @@ class Pretraining:
         t, h, w = (g * p for g, p in zip(self.student.encoder.grid, self.patch, strict=True))
         return t, h, w, len(self.mean)
 
+    @property
+    def flops_per_example(self) -> int:
+        """Student forward and backward, teacher forward."""
+        times = self.student.encoder.grid[0]
+        seen = (self.student_visible * times, self.teacher_visible * times)
+        values = math.prod(self.patch) * len(self.mean)
+        teacher = self.teacher.config if self.teacher else None
+        return flops.pretrain_step(self.student, teacher, seen, values)
+
+    def prepare(self, key: jax.Array, batch: Batch) -> Batch:
+        """The masks of a step."""
+        return {"pixels": batch["pixels"], "masks": self.masks(key, batch["pixels"].shape[0])}
+
+    def batch_loss(self, params: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
+        """The fused loss of a prepared batch."""
+        return self.loss_fn(params, frozen, batch["pixels"], batch["masks"])
+
     def masks(self, key: jax.Array, batch: int) -> Masks:
         """Nested masks for a batch."""
         grid = self.student.encoder.grid
         return nested_masks(key, batch, grid, self.student_visible, self.teacher_visible)
 
-    def init_student(self, key: jax.Array) -> Any:
+    def init(self, key: jax.Array) -> Any:
         """Random student parameters."""
         masks = self.masks(key, 1)
         return self.student.init(key, self._visible(self._blank(), masks.student), masks)["params"]
 
-    def init_teacher(self, key: jax.Array) -> Any:
+    def init_frozen(self, key: jax.Array) -> Any:
         """Random teacher parameters; an empty dict without a teacher."""
         if self.teacher is None:
             return {}
@@ -123,56 +137,3 @@ class Pretraining:
 
     def _blank(self) -> jax.Array:
         return patches.patchify(jnp.zeros((1, *self.input_shape), jnp.uint8), self.patch)
-
-
-def make_step(
-    pretraining: Pretraining,
-    optimizer: optax.GradientTransformation,
-    learning_rate: optax.Schedule,
-    seed: int,
-    accum_steps: int = 1,
-    batch_sharding: Any = None,
-) -> Step:
-    """Build the pure train step.
-
-    The masks of step n are drawn with `fold_in(seed, n)` for the whole global batch, before it is cut for
-    accumulation: neither the mesh nor `accum_steps` changes them, and a resumed run repeats them.
-    """
-    base = jax.random.key(seed)
-
-    def constrain(tree: Any) -> Any:
-        return jax.lax.with_sharding_constraint(tree, batch_sharding) if batch_sharding else tree
-
-    def microbatch(x: jax.Array) -> jax.Array:
-        # [batch] -> [accum, batch / accum] such that each device keeps its own examples.
-        return x.reshape(-1, accum_steps, *x.shape[1:]).swapaxes(0, 1)
-
-    def step(state: TrainState, teacher: Any, batch: Batch) -> tuple[TrainState, Metrics]:
-        pixels = batch["pixels"]
-        key = jax.random.fold_in(base, state.step)
-        masks = constrain(pretraining.masks(key, pixels.shape[0]))
-        grad_fn = jax.value_and_grad(pretraining.loss_fn, has_aux=True)
-        if accum_steps == 1:
-            (loss, parts), grads = grad_fn(state.params, teacher, pixels, masks)
-        else:
-
-            def accumulate(total: Any, part: Any) -> tuple[Any, None]:
-                result = grad_fn(state.params, teacher, *constrain(part))
-                return jax.tree.map(jnp.add, total, result), None
-
-            split = jax.tree.map(microbatch, (pixels, masks))
-            shapes = jax.eval_shape(grad_fn, state.params, teacher, *jax.tree.map(lambda x: x[0], split))
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-            summed, _ = jax.lax.scan(accumulate, zeros, split)
-            (loss, parts), grads = jax.tree.map(lambda x: x / accum_steps, summed)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics = {
-            "loss": loss,
-            **parts,
-            "lr": jnp.asarray(learning_rate(state.step), jnp.float32),
-            "grad_norm": optax.tree.norm(grads),
-        }
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), metrics
-
-    return step

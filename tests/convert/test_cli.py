@@ -128,7 +128,7 @@ def test_checkpoint_of_a_run_is_imported_and_exported(tmp_path: Path) -> None:
     config = tiny()
     (tmp_path / "run").mkdir()
     save_config(str(tmp_path / "run"), config)
-    shapes = jax.eval_shape(Pretraining.from_config(config).init_student, jax.random.key(0))
+    shapes = jax.eval_shape(Pretraining.from_config(config).init, jax.random.key(0))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jax.numpy.asarray(rng.normal(size=x.shape), x.dtype), shapes)
     checkpoints = Checkpoints(str(tmp_path / "run"), keep=1)

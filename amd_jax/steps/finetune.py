@@ -1,0 +1,134 @@
+"""Fine-tuning a classifier, alone or with the logits of a fine-tuned teacher."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from amd_jax import patches
+from amd_jax.mixup import mixup_cutmix, soft_cross_entropy
+from amd_jax.models import build, flops
+from amd_jax.models.classifier import Classifier
+from amd_jax.models.vit import drop_path
+from amd_jax.steps.step import Batch, Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetuning:
+    """The networks and the constants of a fine-tuning run; everything in it is static."""
+
+    model: Classifier
+    teacher: Classifier | None
+    patch: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mixup: float = 0.0  # α of mixup
+    cutmix: float = 0.0  # α of cutmix
+    mix_groups: int = 1
+    smoothing: float = 0.0
+    drop_path: float = 0.0
+    kd_weight: float = 0.0  # share of the teacher in the loss
+    kd_temperature: float = 1.0
+    kd_hard: bool = False
+
+    inputs: ClassVar[tuple[str, ...]] = ("pixels", "label")
+
+    @classmethod
+    def from_config(cls, config: ConfigDict, classes: int) -> "Finetuning":
+        """Reads the networks and the recipe from a config."""
+        f = config.finetune
+        kd = config.method == "kd"
+        return cls(
+            model=build.classifier(config, "student", classes),
+            teacher=build.classifier(config, "teacher", classes) if kd else None,
+            patch=build.patch(config),
+            mean=tuple(config.data.mean),
+            std=tuple(config.data.std),
+            mixup=f.mixup,
+            cutmix=f.cutmix,
+            mix_groups=f.mix_groups,
+            smoothing=f.smoothing,
+            drop_path=f.drop_path,
+            kd_weight=f.kd_weight if kd else 0.0,
+            kd_temperature=f.kd_temperature,
+            kd_hard=f.kd_hard,
+        )
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """Frames, height, width and channels of one example."""
+        t, h, w = (g * p for g, p in zip(self.model.encoder.grid, self.patch, strict=True))
+        return t, h, w, len(self.mean)
+
+    @property
+    def flops_per_example(self) -> int:
+        """Forward and backward of the model, forward of the teacher."""
+        return flops.classify(self.model, self.patch_values, training=True) + (
+            flops.classify(self.teacher, self.patch_values, training=False) if self.teacher else 0
+        )
+
+    @property
+    def patch_values(self) -> int:
+        """Numbers in a patch."""
+        t, h, w = self.patch
+        return t * h * w * len(self.mean)
+
+    def init(self, key: jax.Array) -> Any:
+        """Random parameters of the classifier."""
+        return self._init(self.model, key)
+
+    def init_frozen(self, key: jax.Array) -> Any:
+        """Random parameters of the teacher; an empty dict without one."""
+        return self._init(self.teacher, key) if self.teacher else {}
+
+    def _init(self, model: Classifier, key: jax.Array) -> Any:
+        x = jnp.zeros((1, model.encoder.tokens, self.patch_values))
+        return model.init(key, x, jnp.arange(model.encoder.tokens)[None])["params"]
+
+    def prepare(self, key: jax.Array, batch: Batch) -> Batch:
+        """Mixes the examples and draws drop path."""
+        mix_key, drop_key = jax.random.split(key)
+        mixed, targets = mixup_cutmix(
+            mix_key,
+            batch["pixels"],
+            batch["label"],
+            self.model.classes,
+            mixup_alpha=self.mixup,
+            cutmix_alpha=self.cutmix,
+            smoothing=self.smoothing,
+            groups=self.mix_groups,
+        )
+        out = {"pixels": mixed, "targets": targets}
+        if self.drop_path:
+            count, depth = mixed.shape[0], self.model.encoder.depth
+            out["keep"] = drop_path(drop_key, count, depth, self.drop_path)
+        return out
+
+    def logits(
+        self, model: Classifier, params: Any, pixels: jax.Array, keep: jax.Array | None = None
+    ) -> jax.Array:
+        """`[batch, classes]` for whole inputs, uint8 or in [0, 1]."""
+        x = patches.normalize(patches.patchify(pixels, self.patch), self.mean, self.std)
+        at = jnp.broadcast_to(jnp.arange(model.encoder.tokens), x.shape[:2])
+        return model.apply({"params": params}, x, at, keep)  # type: ignore[return-value]
+
+    def batch_loss(self, params: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
+        """Cross-entropy with the (mixed, smoothed) labels, and with the teacher."""
+        logits = self.logits(self.model, params, batch["pixels"], batch.get("keep"))
+        loss = soft_cross_entropy(logits, batch["targets"]).mean()
+        if self.teacher is None:
+            return loss, {}
+        told = jax.lax.stop_gradient(self.logits(self.teacher, frozen, batch["pixels"]))
+        parts = {"loss_label": loss, "loss_kd": self._distillation(logits, told)}
+        return (1 - self.kd_weight) * loss + self.kd_weight * parts["loss_kd"], parts
+
+    def _distillation(self, logits: jax.Array, told: jax.Array) -> jax.Array:
+        """Hard: cross-entropy with the teacher's choice. Soft: T² KL at temperature T (Hinton 2015)."""
+        if self.kd_hard:
+            return soft_cross_entropy(logits, jax.nn.one_hot(told.argmax(axis=-1), told.shape[-1])).mean()
+        t = self.kd_temperature
+        wanted = jax.nn.softmax(told / t)
+        entropy = -jnp.sum(wanted * jax.nn.log_softmax(told / t), axis=-1)
+        return t**2 * jnp.mean(soft_cross_entropy(logits / t, wanted) - entropy)

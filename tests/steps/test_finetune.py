@@ -1,0 +1,140 @@
+"""Fine-tuning: layer decay, drop path, mixing and the teacher's logits."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+
+from amd_jax import optim, sharding
+from amd_jax.evaluate import make_evaluator
+from amd_jax.models.vit import drop_path
+from amd_jax.steps.finetune import Finetuning
+from amd_jax.steps.step import make_step
+from amd_jax.train_state import TrainState, path_name
+from configs import finetune_vitb_in1k, kd_vitb_in1k
+
+GOLDEN = Path(__file__).parents[1] / "golden_text" / "layer_decay_vitb.txt"
+BATCH = 8
+
+
+def task(config: ConfigDict | None = None, **changes: Any) -> Finetuning:
+    """The smoke config's classifier of 10 classes."""
+    config = config or finetune_vitb_in1k.get_config("smoke")
+    return dataclasses.replace(Finetuning.from_config(config, 10), **changes)
+
+
+@pytest.fixture(scope="module")
+def batch() -> dict[str, jax.Array]:
+    """Eight random images with labels."""
+    generator = np.random.default_rng(0)
+    pixels = generator.integers(0, 255, (BATCH, *task().input_shape), np.uint8)
+    return {"pixels": jnp.asarray(pixels), "label": jnp.arange(BATCH)}
+
+
+def test_layer_decay_factors_of_vit_b_are_those_of_the_golden_file() -> None:
+    """MAE's: decay ** (13 - layer), the patch embedding being layer 0 and the head layer 13."""
+    config = finetune_vitb_in1k.get_config()
+    params = jax.eval_shape(Finetuning.from_config(config, 1000).init, jax.random.key(0))
+    scales = optim.layer_scales(params, 0.65)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(scales)
+    lines = [f"{path_name(path)}: {' '.join(f'{x:.6g}' for x in np.ravel(s))}" for path, s in leaves]
+    assert "\n".join(lines) + "\n" == GOLDEN.read_text()
+
+
+def test_layer_decay_scales_the_whole_update() -> None:
+    config = finetune_vitb_in1k.get_config("smoke")
+    params = jax.jit(task(config).init)(jax.random.key(0))
+    grads = jax.tree.map(jnp.ones_like, params)
+    updates = []
+    for decay in (1.0, 0.5):
+        config.optim.layer_decay = decay
+        transformation = optim.optimizer(config, optax.constant_schedule(0.1))
+        updates.append(transformation.update(grads, transformation.init(params), params)[0])
+    plain, layered = updates
+    scales = optim.layer_scales(params, 0.5)
+    jax.tree.map(lambda a, b, s: np.testing.assert_allclose(a * s, b, rtol=1e-6), plain, layered, scales)
+    np.testing.assert_allclose(scales["encoder"]["blocks"]["layers"]["norm1"]["scale"][:, 0], [0.25, 0.5])
+    assert scales["encoder"]["patch_embed"]["kernel"] == 0.125
+    assert scales["head"]["kernel"] == scales["fc_norm"]["scale"] == 1
+
+
+def test_drop_path_rises_linearly_and_keeps_the_mean() -> None:
+    keep = np.asarray(drop_path(jax.random.key(0), 4000, 5, 0.4))
+    assert keep.shape == (4000, 5, 2)
+    np.testing.assert_allclose((keep == 0).mean(axis=(0, 2)), [0, 0.1, 0.2, 0.3, 0.4], atol=0.02)
+    np.testing.assert_allclose(keep.mean(axis=(0, 2)), 1, atol=0.03)
+
+
+def test_a_dropped_branch_leaves_the_example_as_it_was(batch: dict[str, jax.Array]) -> None:
+    """With all factors 0 the blocks do nothing: the logits ignore their weights."""
+    run = task(mixup=0.0, cutmix=0.0)
+    params = jax.jit(run.init)(jax.random.key(0))
+    params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
+    other = jax.tree.map(lambda x: x, params)
+    other["encoder"]["blocks"] = jax.tree.map(lambda x: x + 1, params["encoder"]["blocks"])
+    keep = jnp.zeros((BATCH, run.model.encoder.depth, 2))
+    a, b = (run.logits(run.model, p, batch["pixels"], keep) for p in (params, other))
+    np.testing.assert_array_equal(a, b)
+    whole = run.logits(run.model, params, batch["pixels"], keep + 1)
+    np.testing.assert_array_equal(whole, run.logits(run.model, params, batch["pixels"]))
+    assert np.abs(whole - a).max() > 0.1
+
+
+def test_soft_distillation_is_zero_for_equal_logits_and_t_squared_kl_otherwise() -> None:
+    run = task(kd_vitb_in1k.get_config("smoke"), kd_temperature=2.0)
+    a, b = jax.random.normal(jax.random.key(0), (2, 5, 10))
+    np.testing.assert_allclose(run._distillation(a, a), 0, atol=1e-6)
+    p, q = (np.exp(x / 2) / np.exp(x / 2).sum(axis=1, keepdims=True) for x in map(np.asarray, (b, a)))
+    expected = 4 * (p * np.log(p / q)).sum(axis=1).mean()
+    np.testing.assert_allclose(run._distillation(a, b), expected, rtol=1e-5)
+
+
+def test_hard_distillation_is_cross_entropy_with_the_teachers_choice() -> None:
+    run = task(kd_vitb_in1k.get_config("smoke"), kd_hard=True)
+    a, b = jax.random.normal(jax.random.key(0), (2, 5, 10))
+    expected = optax.softmax_cross_entropy_with_integer_labels(a, b.argmax(axis=1)).mean()
+    np.testing.assert_allclose(run._distillation(a, b), expected, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_accumulation_changes_nothing_and_the_running_mean_follows(batch: dict[str, jax.Array]) -> None:
+    config = kd_vitb_in1k.get_config("smoke")
+    run = task(config, drop_path=0.3)
+    draw = [jax.jit(f)(jax.random.key(i)) for i, f in enumerate((run.init, run.init_frozen))]
+    results = []
+    for accum in (1, 4):
+        state = TrainState.create(draw[0], optax.sgd(0.1), ema=True)
+        step = jax.jit(make_step(run, optax.sgd(0.1), optax.constant_schedule(0.1), 0, accum, None, 0.9))
+        results.append(step(state, draw[1], batch))
+    (one, values), (four, others) = results
+    for name in values:
+        np.testing.assert_allclose(values[name], others[name], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one.params, four.params)
+    mean = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, draw[0], one.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), one.ema, mean)
+    total = (1 - run.kd_weight) * values["loss_label"] + run.kd_weight * values["loss_kd"]
+    np.testing.assert_allclose(values["loss"], total, rtol=1e-6)
+
+
+@pytest.mark.parametrize("devices", [1, 3, 8])
+def test_every_example_is_evaluated_exactly_once_on_any_number_of_devices(devices: int) -> None:
+    """2,000 examples do not divide by 3 × 96; the answer does not depend on the padding."""
+    config = finetune_vitb_in1k.get_config("smoke")
+    config.eval.batch_size = 96
+    run = task(config)
+    params = jax.jit(run.init)(jax.random.key(0))
+    params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
+    mesh = sharding.make_mesh(devices=jax.devices()[:devices])
+    scores = make_evaluator(config, run, mesh)(jax.device_put(params, sharding.replicated(mesh)))
+    assert scores["eval_examples"] == 2000
+    assert scores["eval_top1"] <= scores["eval_top5"]
+    assert scores == pytest.approx(EXPECTED.setdefault("scores", scores), abs=1e-3)
+
+
+EXPECTED: dict[str, dict[str, float]] = {}
