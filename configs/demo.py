@@ -40,7 +40,7 @@ def get_config(argument: str = "amd") -> ConfigDict:
     config.optim.base_lr = 4e-3  # 1e-3 at this batch size
     config.log.every, config.log.pictures_every, config.checkpoint.every = 100, 500, 500
 
-    steps = {"teacher": 2000, "mae": 1000, "amd": 1000, "smoke": 1000}
+    steps = {"teacher": 3000, "mae": 1000, "amd": 1000, "smoke": 1000}
     if argument not in steps:
         raise ValueError(f"config argument {argument!r}: choose one of {', '.join(steps)}")
     config.steps = steps[argument]
