@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from amd_jax import optim, setup, sharding
 from amd_jax.config import KEYS, ConfigError, default, flat
+from amd_jax.data.sources import make_source
 from amd_jax.steps.pretrain import Pretraining
 from amd_jax.steps.step import make_step
 from amd_jax.validate import validate
@@ -29,17 +30,22 @@ def test_every_config_is_valid_and_its_whole_step_has_shapes(name: str, argument
     config = load(name, argument)
     config.teacher.random = True  # weights are the user's
     validate(config)
-    pretraining = Pretraining.from_config(config)
+    with config.unlocked():
+        config.data.source = "embedded"  # ImageNet is not here; only the number of classes is asked for
+    task = setup.make_task(config, make_source(config.data, "train"))
     learning_rate = optim.schedule(config, 100, 10.0)
     optimizer = optim.optimizer(config, learning_rate)
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    _, state = setup._abstract_state(pretraining, optimizer, mesh)
-    teacher = jax.eval_shape(pretraining.init_frozen, jax.random.key(0))
-    pixels = jax.ShapeDtypeStruct((config.batch_size, *pretraining.input_shape), "uint8")
-    step = make_step(pretraining, optimizer, learning_rate, config.seed, config.accum_steps)
-    new_state, metrics = jax.eval_shape(step, state, teacher, {"pixels": pixels})
+    _, state = setup._abstract_state(task, optimizer, mesh)
+    teacher = jax.eval_shape(task.init_frozen, jax.random.key(0))
+    batch = {
+        "pixels": jax.ShapeDtypeStruct((config.batch_size, *task.input_shape), "uint8"),
+        "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),
+    }
+    step = make_step(task, optimizer, learning_rate, config.seed, config.accum_steps)
+    new_state, metrics = jax.eval_shape(step, state, teacher, {name: batch[name] for name in task.inputs})
     assert jax.tree.map(lambda x: x.shape, new_state) == jax.tree.map(lambda x: x.shape, state)
-    assert {"loss", "loss_rec", "lr", "grad_norm"} <= metrics.keys()
+    assert {"loss", "lr", "grad_norm"} <= metrics.keys()
 
 
 @pytest.mark.parametrize(("name", "argument"), RUNS)
@@ -108,6 +114,11 @@ WRONG = [
     ({"mesh.tensor": 4}, "mesh.tensor=4"),
     ({"model.frames": 2}, "model.frames"),
     ({"log.every": 0}, "log.every"),
+    ({"method": "kd", "teacher.random": False}, "needs a teacher"),
+    ({"method": "finetune", "finetune.drop_path": 1.0}, "finetune.drop_path=1.0"),
+    ({"method": "finetune", "finetune.mix_groups": 3}, "finetune.mix_groups=3"),
+    ({"method": "finetune", "optim.layer_decay": 0.0}, "optim.layer_decay"),
+    ({"method": "finetune", "finetune.pool": "cls", "student.cls_token": False}, "student.cls_token"),
 ]
 
 

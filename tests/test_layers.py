@@ -92,7 +92,7 @@ def test_models_know_only_masks_and_each_other(module: str) -> None:
 
 @pytest.mark.parametrize("module", under("amd_jax.steps"))
 def test_steps_know_only_the_mathematics(module: str) -> None:
-    allowed = ("models", "losses", "masking", "patches", "train_state", "optim", "steps")
+    allowed = ("models", "losses", "masking", "mixup", "patches", "train_state", "optim", "steps")
     assert all(inside(name, *(f"amd_jax.{a}" for a in allowed)) for name in ours(module))
 
 

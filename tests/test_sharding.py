@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from amd_jax import optim, setup, sharding
 from amd_jax.sharding import batch_sharding, global_batch, make_mesh, partition_spec
-from amd_jax.steps.pretrain import Pretraining, make_step
+from amd_jax.steps.pretrain import Pretraining
+from amd_jax.steps.step import make_step
 from amd_jax.train_state import path_name
 from configs import vitb_in1k
 
@@ -40,7 +41,7 @@ def weights() -> tuple[Any, Any]:
         shapes = jax.eval_shape(init, jax.random.key(0))
         return jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes)
 
-    return draw(run.init_student), draw(run.init_teacher)
+    return draw(run.init), draw(run.init_frozen)
 
 
 @functools.cache

@@ -31,6 +31,6 @@ def test_a_new_state_is_before_the_first_update() -> None:
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(state.opt_state))
 
 
-def test_a_state_is_step_parameters_and_optimiser_and_nothing_else() -> None:
+def test_a_state_is_step_parameters_optimiser_and_their_mean_and_nothing_else() -> None:
     """The teacher in particular is not part of it, and so not of the checkpoint."""
-    assert list(TrainState.__dataclass_fields__) == ["step", "params", "opt_state"]
+    assert list(TrainState.__dataclass_fields__) == ["step", "params", "opt_state", "ema"]

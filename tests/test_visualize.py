@@ -24,7 +24,7 @@ def case() -> tuple[Pretraining, Any, np.ndarray]:
     config.align.student_layers, config.align.teacher_layers = (2,), (2,)
     run = Pretraining.from_config(config)
     rng = np.random.default_rng(0)
-    shapes = jax.eval_shape(run.init_student, jax.random.key(0))
+    shapes = jax.eval_shape(run.init, jax.random.key(0))
     params = jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes)
     return run, params, rng.integers(0, 256, (3, *run.input_shape), dtype=np.uint8)
 
@@ -77,7 +77,7 @@ def test_without_a_teacher_its_column_is_left_out() -> None:
     config = vitb_in1k.get_config("smoke")
     config.method = "mae"
     run = Pretraining.from_config(config)
-    params = jax.eval_shape(run.init_student, jax.random.key(0))
+    params = jax.eval_shape(run.init, jax.random.key(0))
     key = jax.random.key(0)
     pixels = jax.ShapeDtypeStruct((3, *run.input_shape), np.uint8)
     pictures = jax.eval_shape(lambda p, x: visualize.reconstruction(run, p, x, key), params, pixels)

@@ -58,8 +58,8 @@ def step_counts(config: Any) -> tuple[int, int, int, int]:
     run = Pretraining.from_config(config)
     masks = run.masks(jax.random.key(0), 1)
     pixels = np.zeros((1, *run.input_shape), np.uint8)
-    student = jax.eval_shape(run.init_student, jax.random.key(0))
-    teacher = jax.eval_shape(run.init_teacher, jax.random.key(0))
+    student = jax.eval_shape(run.init, jax.random.key(0))
+    teacher = jax.eval_shape(run.init_frozen, jax.random.key(0))
     values = int(np.prod(run.patch)) * len(run.mean)
     seen = masks.student.shape[1], masks.teacher.shape[1]
     counted = flops.pretrain_step(run.student, run.teacher.config if run.teacher else None, seen, values)

@@ -45,7 +45,7 @@ def case() -> tuple[Any, Any, np.ndarray, Masks]:
         return jax.tree.map(lambda s: rng.normal(0, 0.3, s.shape).astype(np.float32), shapes)
 
     pixels = rng.integers(0, 256, (BATCH, *RUN.input_shape), dtype=np.uint8)
-    return draw(RUN.init_student), draw(RUN.init_teacher), pixels, RUN.masks(jax.random.key(5), BATCH)
+    return draw(RUN.init), draw(RUN.init_frozen), pixels, RUN.masks(jax.random.key(5), BATCH)
 
 
 @functools.cache
@@ -192,14 +192,14 @@ def test_the_direct_features_are_a_bias_free_projection_of_the_tapped_layer() ->
 def test_direct_and_generative_alignment_share_the_projection_of_a_layer() -> None:
     wide = config()
     wide.align.student_layers = wide.align.teacher_layers = (1, 2)
-    params = jax.eval_shape(Pretraining.from_config(wide).init_student, jax.random.key(0))
+    params = jax.eval_shape(Pretraining.from_config(wide).init, jax.random.key(0))
     names = sorted(name for name in params if name.startswith(("projection", "generator")))
     assert names == ["generator_0", "generator_1", "projection_0", "projection_1"]
 
 
 def test_without_a_teacher_there_are_no_heads_for_it() -> None:
     run = Pretraining.from_config(config(method="mae"))
-    params = jax.eval_shape(run.init_student, jax.random.key(0))
+    params = jax.eval_shape(run.init, jax.random.key(0))
     assert run.teacher is None
     assert params.keys() == {"encoder", "decoder_embed", "decoder", "decoder_norm", "decoder_pred"}
     out = jax.eval_shape(run.student_output, params, case()[2], run.masks(jax.random.key(0), BATCH))
@@ -257,13 +257,13 @@ def test_known_tokens_come_first_with_positions_then_mask_tokens_and_cls_has_no_
 )
 def test_dmae_aligns_the_cls_token_too_and_has_no_generators(projection: str, names: set[str]) -> None:
     run = Pretraining.from_config(config(**{"method": "dmae", "align.projection": projection}))
-    params = jax.eval_shape(run.init_student, jax.random.key(0))
+    params = jax.eval_shape(run.init, jax.random.key(0))
     assert params["projection_0"].keys() == names
     assert not [name for name in params if name.startswith("generator")]
     masks, pixels = run.masks(jax.random.key(0), BATCH), case()[2]
     assert masks.diff.shape[1] == 0
     out = jax.eval_shape(run.student_output, params, pixels, masks)
-    teacher = jax.eval_shape(run.init_teacher, jax.random.key(0))
+    teacher = jax.eval_shape(run.init_frozen, jax.random.key(0))
     direct, gen = jax.eval_shape(run.aligned_teacher, teacher, pixels, masks)
     assert [x.shape for x in out.direct] == [x.shape for x in direct] == [(BATCH, 5, 32)]
     assert (out.gen, gen) == ((), ())

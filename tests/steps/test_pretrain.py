@@ -12,7 +12,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from amd_jax import optim
-from amd_jax.steps.pretrain import Pretraining, make_step
+from amd_jax.steps.pretrain import Pretraining
+from amd_jax.steps.step import make_step
 from amd_jax.train_state import TrainState, path_name
 from configs import vitb_in1k
 
@@ -57,9 +58,9 @@ def start() -> tuple[TrainState, Any, dict[str, np.ndarray]]:
         shapes = jax.eval_shape(init, jax.random.key(0))
         return jax.tree.map(lambda s: jnp.asarray(rng.normal(0, 0.3, s.shape), jnp.float32), shapes)
 
-    state = TrainState.create(draw(pretraining().init_student), optimizer())
+    state = TrainState.create(draw(pretraining().init), optimizer())
     pixels = rng.integers(0, 256, (BATCH, *pretraining().input_shape), dtype=np.uint8)
-    return state, draw(pretraining().init_teacher), {"pixels": pixels}
+    return state, draw(pretraining().init_frozen), {"pixels": pixels}
 
 
 @functools.cache
@@ -222,9 +223,9 @@ def metrics_of(**changes: Any) -> tuple[Any, Any]:
     run = Pretraining.from_config(c)
     learning_rate = optim.schedule(c, 20, 10.0)
     transformation = optim.optimizer(c, learning_rate)
-    params = jax.eval_shape(run.init_student, jax.random.key(0))
+    params = jax.eval_shape(run.init, jax.random.key(0))
     state = jax.eval_shape(lambda p: TrainState.create(p, transformation), params)
-    teacher = jax.eval_shape(run.init_teacher, jax.random.key(0))
+    teacher = jax.eval_shape(run.init_frozen, jax.random.key(0))
     pixels = jax.ShapeDtypeStruct((BATCH, *run.input_shape), np.uint8)
     pure = make_step(run, transformation, learning_rate, 0, c.accum_steps)
     return jax.eval_shape(pure, state, teacher, {"pixels": pixels})
@@ -249,7 +250,7 @@ def test_only_the_parts_of_the_method_are_computed(changes: dict[str, Any], part
 def test_mae_needs_no_teacher() -> None:
     run = Pretraining.from_config(config(method="mae"))
     assert run.teacher is None
-    assert run.init_teacher(jax.random.key(0)) == {}
+    assert run.init_frozen(jax.random.key(0)) == {}
     assert run.student_visible == run.teacher_visible
 
 
