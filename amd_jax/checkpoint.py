@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 
@@ -35,7 +36,7 @@ class Checkpoints:
         """Start saving; `position` is the data position (plain JSON)."""
         items = ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
-            optimizer=ocp.args.StandardSave({"step": state.step, "state": state.opt_state, "ema": state.ema}),
+            optimizer=ocp.args.StandardSave(_beside_params(state)),
             data=ocp.args.JsonSave(position),
         )
         self._manager.save(step, args=items, force=True)
@@ -50,9 +51,7 @@ class Checkpoints:
         """
         items = ocp.args.Composite(
             params=ocp.args.StandardRestore(abstract.params),
-            optimizer=ocp.args.StandardRestore(
-                {"step": abstract.step, "state": abstract.opt_state, "ema": abstract.ema}
-            ),
+            optimizer=ocp.args.StandardRestore(_beside_params(abstract)),
             data=ocp.args.JsonRestore(),
         )
         try:
@@ -63,7 +62,7 @@ class Checkpoints:
                 "continue with the config that wrote it, or start in another workdir"
             ) from error
         o = out.optimizer
-        return TrainState(o["step"], out.params, o["state"], o["ema"]), out.data
+        return TrainState(o["step"], out.params, o["state"], o.get("ema", {})), out.data
 
     def wait(self) -> None:
         """Returns once everything saved so far is on disk."""
@@ -116,9 +115,19 @@ def load_params(workdir: str, step: int | None = None) -> tuple[Any, int]:
         wanted = "" if step is None else f" of step {step}"
         raise ConfigError(f"{workdir}: no checkpoint{wanted} there; the run has {steps or 'none'}")
     step = steps[-1] if step is None else step
-    with ocp.StandardCheckpointer() as checkpointer:
-        params = checkpointer.restore(folder / str(step) / "params")
-    return jax.device_get(params), step
+    # As host arrays, whatever mesh saved them: a teacher trained on a pod is loaded on a laptop.
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        path = folder / str(step) / "params"
+        tree = checkpointer.metadata(path).item_metadata.tree
+        host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        params = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=host))
+    return params, step
+
+
+def _beside_params(state: TrainState) -> dict[str, Any]:
+    """Everything but the parameters; the running mean only where one is kept."""
+    rest = {"step": state.step, "state": state.opt_state}
+    return rest | {"ema": state.ema} if state.ema else rest
 
 
 def _first_line(error: Exception) -> str:

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from amd_jax.config import ConfigError
 from amd_jax.data import pipeline, sources
 from amd_jax.sharding import global_batch, replicated
 from amd_jax.steps.finetune import Finetuning
@@ -16,24 +15,13 @@ TOP = 5
 
 
 def make_evaluator(
-    config: ConfigDict, task: Finetuning, mesh: jax.sharding.Mesh
+    config: ConfigDict, task: Finetuning, source: sources.Source, mesh: jax.sharding.Mesh
 ) -> Callable[[Any], dict[str, float]]:
     """A function from parameters to `eval_top1` and `eval_top5` (percent), `eval_loss` and `eval_examples`.
 
     The last batch is padded so that all have one shape; padding and unreadable images carry no weight.
-
-    Raises:
-      ConfigError: the batch does not divide over devices or processes, or labels are not the training ones.
     """
-    source = sources.make_source(config.data, "eval")
     batch_size = config.eval.batch_size
-    shards = mesh.shape["data"] * mesh.shape["fsdp"]
-    if batch_size % shards:
-        raise ConfigError(
-            f"eval.batch_size={batch_size} does not divide over {shards} devices; set a multiple"
-        )
-    if source.num_classes > task.model.classes:
-        raise ConfigError(f"evaluation has {source.num_classes} classes, training only {task.model.classes}")
 
     def count(params: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         logits = task.logits(task.model, params, batch["pixels"])
@@ -49,7 +37,7 @@ def make_evaluator(
     counted = jax.jit(count, out_shardings=replicated(mesh))
 
     def evaluate(params: Any) -> dict[str, float]:
-        totals: dict[str, float] = {}
+        totals: dict[str, jax.Array] = {}
         batches = pipeline.eval_batches(
             config,
             source,
@@ -57,11 +45,12 @@ def make_evaluator(
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        for batch in batches:
-            sums = jax.device_get(counted(params, global_batch(batch, mesh)))
-            totals = {name: totals.get(name, 0.0) + float(value) for name, value in sums.items()}
-        examples = max(totals["eval_examples"], 1)
+        for batch in batches:  # sums stay on the devices, which work while the next batch is read
+            sums = counted(params, global_batch(batch, mesh))
+            totals = jax.tree.map(jnp.add, totals, sums) if totals else sums
+        done = {name: float(value) for name, value in jax.device_get(totals).items()}
+        examples = max(done["eval_examples"], 1)
         scale = {"eval_top1": 100 / examples, "eval_top5": 100 / examples, "eval_loss": 1 / examples}
-        return {name: value * scale.get(name, 1) for name, value in totals.items()}
+        return {name: value * scale.get(name, 1) for name, value in done.items()}
 
     return evaluate

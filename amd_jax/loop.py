@@ -1,6 +1,7 @@
 """The only training loop: step, log, draw, save, resume, and stop on a signal or a non-finite loss."""
 
 import contextlib
+import os
 import signal
 import time
 from collections import deque
@@ -14,8 +15,8 @@ from clu import parameter_overview
 from jax.experimental import multihost_utils
 
 from amd_jax import evaluate, setup, throughput, visualize
-from amd_jax.config import ConfigError
-from amd_jax.data import pipeline, sources
+from amd_jax.config import ConfigError, flat
+from amd_jax.data import pipeline
 from amd_jax.metrics import make_writer
 from amd_jax.models.build import compute_dtype
 from amd_jax.sharding import global_batch, replicated
@@ -44,6 +45,8 @@ class Signals:
     def _note(self, number: int, frame: Any) -> None:
         self.received = signal.Signals(number)
         signal.signal(number, signal.SIG_DFL)
+        if jax.process_count() > 1:  # Ctrl-C: jax's notice, which reaches all processes, listens to SIGTERM
+            os.kill(os.getpid(), signal.SIGTERM)
 
     @contextlib.contextmanager
     def installed(self) -> Iterator["Signals"]:
@@ -69,6 +72,7 @@ class Pending:
 
     def __init__(self, ahead: int) -> None:
         self._steps: list[tuple[int, dict[str, jax.Array]]] = []
+        self._checked: list[dict[str, Any]] = []
         self._in_flight: deque[jax.Array] = deque()
         self._ahead = ahead
 
@@ -79,8 +83,8 @@ class Pending:
         while len(self._in_flight) > self._ahead:
             self._in_flight.popleft().block_until_ready()
 
-    def fetch(self) -> dict[str, float]:
-        """The means over the steps since the last call (lr: its last value).
+    def check(self) -> None:
+        """Waits for the noted steps.
 
         Raises:
           NonFiniteError: names the first bad step and the metrics that are not finite there.
@@ -90,6 +94,12 @@ class Pending:
         for (step, _), v in zip(steps, values, strict=True):
             if bad := [name for name, x in v.items() if not np.isfinite(x)]:
                 raise NonFiniteError(f"step {step}: {', '.join(bad)} not finite")
+        self._checked += values
+
+    def means(self) -> dict[str, float]:
+        """Checks, and returns the means over the steps since the last call (lr: its last value)."""
+        self.check()
+        values, self._checked = self._checked, []
         if not values:
             return {}
         means = {name: float(np.mean([v[name] for v in values])) for name in values[0]}
@@ -122,7 +132,8 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
     began = time.perf_counter()
 
     def log() -> None:
-        scalars = _checked(pending, run)
+        with _naming_last_good(run):
+            scalars = pending.means()
         scalars |= clock.interval(step) | {"data_skipped": stream.skipped}
         done = step - run.start_step
         eta = (time.perf_counter() - began) / max(done, 1) * (run.total_steps - step)
@@ -138,7 +149,8 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
             print(throughput.progress_line(step, run.total_steps, scalars), flush=True)
 
     def save() -> None:
-        _checked(pending, run)  # never write a state that is already broken
+        with _naming_last_good(run):
+            pending.check()  # never write a state that is already broken
         run.checkpoints.save(state, step, run.position(step))
 
     stream = pipeline.train_stream(
@@ -167,11 +179,13 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
             if step % config.log.every == 0 or last or stop:
                 log()
             if painter and (step % config.log.pictures_every == 0 or last):
-                picture = painter(state.params)
+                with clock.aside():
+                    picture = painter(state.params)
                 if writer is not None:
                     _write_picture(run, writer, step, picture)
             if evaluator and (step % run.eval_every == 0 or last):
-                score()
+                with clock.aside():
+                    score()
             if step % config.checkpoint.every == 0 or last or stop:
                 save()
             for hook in hooks:
@@ -191,6 +205,8 @@ def evaluate_only(run: setup.Run) -> dict[str, float]:
     evaluator = make_evaluator(run)
     if evaluator is None:
         raise ConfigError(f"eval.only: method={run.config.method!r} has nothing to evaluate; use 'finetune'")
+    if not (run.start_step or run.config.student.weights):
+        raise ConfigError(f"eval.only: {run.workdir} has no checkpoint, and student.weights is not set")
     scores = evaluator(run.state.ema or run.state.params)
     run.checkpoints.close()
     if jax.process_index() == 0:
@@ -198,9 +214,10 @@ def evaluate_only(run: setup.Run) -> dict[str, float]:
     return scores
 
 
-def _checked(pending: Pending, run: setup.Run) -> dict[str, float]:
+@contextlib.contextmanager
+def _naming_last_good(run: setup.Run) -> Iterator[None]:
     try:
-        return pending.fetch()
+        yield
     except NonFiniteError as error:
         run.checkpoints.wait()
         good = run.checkpoints.latest()
@@ -213,7 +230,7 @@ def _introduce(run: setup.Run, writer: Any) -> None:
     config = run.config
     overview = parameter_overview.get_parameter_overview(run.state.params, include_stats=False)
     writer.write_texts(run.start_step, {"parameters": f"```\n{overview}\n```"})
-    writer.write_hparams(config.to_dict())
+    writer.write_hparams(flat(config))
     print(overview)
     count = parameter_overview.count_parameters(run.state.params)
     mesh = ", ".join(f"{name}={size}" for name, size in run.mesh.shape.items())
@@ -223,7 +240,10 @@ def _introduce(run: setup.Run, writer: Any) -> None:
         f"{run.total_steps} steps of {config.batch_size} on {jax.device_count()} "
         f"{jax.devices()[0].device_kind} ({mesh}), {run.flops_per_step / 1e9:.1f} GFLOP a step{memory}"
     )
-    if run.start_step:
+    print(f"the train step was compiled in {run.compile_seconds:.1f} s")
+    if run.start_step >= run.total_steps:
+        print(f"{run.workdir} is already at step {run.start_step}: nothing to do")
+    elif run.start_step:
         print(f"going on from the checkpoint of step {run.start_step} in {run.workdir}")
 
 
@@ -231,16 +251,16 @@ def make_evaluator(run: setup.Run) -> Callable[[Any], dict[str, float]] | None:
     """Accuracy on the evaluation split; None for tasks that have none."""
     if not isinstance(run.task, Finetuning):
         return None
-    return evaluate.make_evaluator(run.config, run.task, run.mesh)
+    return evaluate.make_evaluator(run.config, run.task, run.eval_source, run.mesh)
 
 
 def _painter(run: setup.Run) -> Callable[[Any], np.ndarray] | None:
     """Draws the same evaluation examples every time; None where nothing is reconstructed."""
     if not (isinstance(run.task, Pretraining) and run.config.log.pictures_every):
         return None
-    source = sources.make_source(run.config.data, "eval")
+    count = min(PICTURES, len(run.eval_source))
     batches = pipeline.eval_batches(
-        run.config, source, batch_size=min(PICTURES, len(source)), process_index=0, process_count=1
+        run.config, run.eval_source, batch_size=count, process_index=0, process_count=1
     )
     pixels = next(iter(batches))["pixels"]
     return visualize.make_painter(run.task, pixels, run.config.seed, replicated(run.mesh))

@@ -76,15 +76,15 @@ def main(argv: list[str]) -> None:
     from amd_jax import loop, setup
 
     logging.set_verbosity(logging.WARNING)
-    if _DISTRIBUTED.value:
-        jax.distributed.initialize(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     try:
+        _join(jax)
         run = setup.prepare(_CONFIG.value, str(_WORKDIR.value))
         if run.config.eval.only:
             loop.evaluate_only(run)
         else:
             loop.train(run)
     except ConfigError as error:
+        _leave(jax, error)
         fail(error)
     except loop.NonFiniteError as error:
         print("error:", error, file=sys.stderr)
@@ -92,6 +92,29 @@ def main(argv: list[str]) -> None:
     except loop.StoppedBySignal as stop:
         print("stopped:", stop, file=sys.stderr)
         sys.exit(EXIT_STOPPED)
+
+
+def _join(jax: Any) -> None:
+    """Meet the other processes of the run, if there are any."""
+    place = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    if not _DISTRIBUTED.value:
+        if any(value is not None for value in place):
+            raise ConfigError("--coordinator, --processes and --process need --distributed")
+        return
+    try:
+        jax.distributed.initialize(*place)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"--distributed: {error}; where nothing tells the processes of each other, give --coordinator, "
+            "--processes and --process"
+        ) from error
+
+
+def _leave(jax: Any, error: BaseException) -> None:
+    """One of several processes cannot wait for the others, which do not know: they notice that it is gone."""
+    if _DISTRIBUTED.value and jax.distributed.is_initialized() and jax.process_count() > 1:
+        print("error:", error, file=sys.stderr, flush=True)
+        os._exit(EXIT_USAGE)
 
 
 if __name__ == "__main__":

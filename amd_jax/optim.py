@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from amd_jax.train_state import path_name
 
-# No decay on biases, norms, tokens and positions, as in all the released recipes.
+# No decay on biases, norms, tokens and positions: AMD's and VideoMAE's rule, kept for all methods here.
 NO_DECAY = re.compile(r"(bias|scale|cls_token|mask_token|positions)$")
 GENERATOR_TOKENS = re.compile(r"generator_\d+/mask_token$")
 

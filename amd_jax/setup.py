@@ -1,7 +1,9 @@
 """What a run needs before its first step: data, mesh, state (new or restored), teacher, compiled step."""
 
 import dataclasses
+import os
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,8 @@ class Run:
     mesh: jax.sharding.Mesh
     task: Task
     source: sources.Source
+    eval_source: sources.Source
+    order: dict[str, int]  # what the data order and the teacher depend on
     total_steps: int
     eval_every: int  # steps
     checkpoints: Checkpoints
@@ -46,11 +50,12 @@ class Run:
     teacher: Any
     step: Callable[[TrainState, Any, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
     flops_per_step: float
+    compile_seconds: float
     peak_memory: int | None  # bytes a device needs for a step, where the compiler says
 
     def position(self, step: int) -> dict[str, int]:
-        """The data position after `step`, saved with the state."""
-        return {"step": step, **_data_order(self.config, self.source)}
+        """Where the run is after `step`, and what must not change when it goes on; saved with the state."""
+        return {"step": step, **self.order}
 
 
 def prepare(config: ConfigDict, workdir: str) -> Run:
@@ -60,8 +65,10 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
       ConfigError: anything the user has to change.
     """
     validate(config)
+    workdir = _local(workdir)
     mesh = _mesh(config)
     source = sources.make_source(config.data, "train")
+    eval_source = _eval_source(config, source)
     steps_per_epoch = len(source) / config.batch_size
     total_steps = config.steps or int(config.epochs * steps_per_epoch)
     if total_steps < 1:
@@ -71,7 +78,8 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     learning_rate = optim.schedule(config, total_steps, steps_per_epoch)
     optimizer = optim.optimizer(config, learning_rate)
 
-    teacher = _place_teacher(config, task, mesh)
+    teacher, fingerprint = _place_teacher(config, task, mesh)
+    order = {**_data_order(config, source), "teacher": fingerprint}
 
     folder = Path(workdir)
     try:
@@ -83,10 +91,10 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     if start_step:
         _report_changed_keys(workdir, config)
     state, position = _state(config, task, optimizer, mesh, checkpoints, start_step)
-    if start_step and position != {"step": start_step, **_data_order(config, source)}:
+    if start_step and position != {"step": start_step, **order}:
         raise ConfigError(
-            f"{workdir}: the checkpoint of step {start_step} has the data position {position}, this run has "
-            f"{_data_order(config, source)}; the data order would change, so start in another workdir"
+            f"{workdir}: the checkpoint of step {start_step} was made with {position}, this run has {order}; "
+            "it would not be the same run, so start in another workdir"
         )
     if jax.process_index() == 0:
         save_config(workdir, config)
@@ -100,7 +108,9 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         sharding.batch_sharding(mesh),
         config.finetune.ema,
     )
+    began = time.perf_counter()
     compiled = _compile(step_fn, config, task, mesh, state, teacher)
+    compile_seconds = time.perf_counter() - began
     memory = compiled.memory_analysis()
     return Run(
         config=config,
@@ -108,6 +118,8 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         mesh=mesh,
         task=task,
         source=source,
+        eval_source=eval_source,
+        order=order,
         total_steps=total_steps,
         eval_every=max(1, round(config.eval.every_epochs * steps_per_epoch)),
         checkpoints=checkpoints,
@@ -116,8 +128,28 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         teacher=teacher,
         step=compiled,
         flops_per_step=float(task.flops_per_example * config.batch_size * config.data.repeats),
+        compile_seconds=compile_seconds,
         peak_memory=_peak_memory(memory),
     )
+
+
+def _local(workdir: str) -> str:
+    if "://" in workdir:
+        raise ConfigError(f"--workdir={workdir}: give a directory; mount remote storage to use it")
+    return os.path.expanduser(workdir)
+
+
+def _eval_source(config: ConfigDict, train: sources.Source) -> sources.Source:
+    """The evaluation split; pre-training only draws from it, and training images do where there is none."""
+    try:
+        source = sources.make_source(config.data, "eval")
+    except ConfigError:
+        if config.data.eval_split or config.method in ("finetune", "kd"):
+            raise
+        return train
+    if source.num_classes > train.num_classes:
+        raise ConfigError(f"evaluation has {source.num_classes} classes, training {train.num_classes}")
+    return source
 
 
 def make_task(config: ConfigDict, source: sources.Source) -> Task:
@@ -129,7 +161,12 @@ def make_task(config: ConfigDict, source: sources.Source) -> Task:
 
 def _data_order(config: ConfigDict, source: sources.Source) -> dict[str, int]:
     """What the data order depends on; it must not change between a checkpoint and its continuation."""
-    return {"examples": len(source), "batch_size": config.batch_size, "seed": config.seed}
+    return {
+        "examples": len(source),
+        "batch_size": config.batch_size,
+        "repeats": config.data.repeats,
+        "seed": config.seed,
+    }
 
 
 def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
@@ -143,6 +180,15 @@ def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
         raise ConfigError(
             f"batch_size={config.batch_size}: {per_pass} examples a pass do not divide over {shards} devices "
             "(mesh.data * mesh.fsdp)"
+        )
+    if jax.local_device_count() % mesh.shape["tensor"]:
+        raise ConfigError(
+            f"mesh.tensor={mesh.shape['tensor']} must divide the {jax.local_device_count()} devices of a "
+            "process: each process reads the examples of its own devices"
+        )
+    if config.method in ("finetune", "kd") and config.eval.batch_size % shards:
+        raise ConfigError(
+            f"eval.batch_size={config.eval.batch_size} does not divide over {shards} devices; set a multiple"
         )
     return mesh
 
@@ -190,11 +236,14 @@ def _draw(init: Callable[[jax.Array], Any], seed: int, where: Any) -> Any:
     return jax.jit(init, out_shardings=where, compiler_options=options)(jax.random.key(seed))
 
 
-def _place_teacher(config: ConfigDict, task: Task, mesh: jax.sharding.Mesh) -> Any:
-    """The teacher's parameters in the compute type (nobody updates them), shared like the student's."""
+def _place_teacher(config: ConfigDict, task: Task, mesh: jax.sharding.Mesh) -> tuple[Any, int]:
+    """The teacher's parameters in the compute type (nobody updates them), shared like the student's.
+
+    And a checksum of them: a run that goes on must not do so with another teacher.
+    """
     shapes = jax.eval_shape(task.init_frozen, jax.random.key(0))
     if not shapes:
-        return {}
+        return {}, 0
     dtype = build.compute_dtype(config)
     where = sharding.shardings(shapes, mesh, path_name)
 
@@ -208,25 +257,25 @@ def _place_teacher(config: ConfigDict, task: Task, mesh: jax.sharding.Mesh) -> A
         def init(key: jax.Array) -> Any:
             return jax.tree_util.tree_map_with_path(keep_norms, task.init_frozen(key))
 
-        return _draw(init, config.seed + 1, where)
+        return _draw(init, config.seed + 1, where), config.seed + 1
     params = load_teacher(config, task)
-    return jax.device_put(jax.tree_util.tree_map_with_path(keep_norms, params), where)
+    checksum = 0
+    for leaf in jax.tree.leaves(params):
+        checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+    return jax.device_put(jax.tree_util.tree_map_with_path(keep_norms, params), where), checksum
 
 
 def _compile(
     step: Any, config: ConfigDict, task: Task, mesh: jax.sharding.Mesh, state: Any, teacher: Any
 ) -> Any:
     """Compile ahead of time for the one batch shape of the run."""
-    began = time.perf_counter()
     shape = (config.batch_size * config.data.repeats, *task.input_shape)
     shapes = {"pixels": (shape, np.uint8), "label": (shape[:1], np.int32)}
     where = sharding.batch_sharding(mesh)
     batch = {name: jax.ShapeDtypeStruct(*shapes[name], sharding=where) for name in task.inputs}
     out = (jax.tree.map(lambda x: x.sharding, state), sharding.replicated(mesh))
     jitted = jax.jit(step, donate_argnums=0, out_shardings=out)
-    compiled = jitted.lower(state, teacher, batch).compile()
-    logging.info("compiled the train step in %.1f s", time.perf_counter() - began)
-    return compiled
+    return jitted.lower(state, teacher, batch).compile()
 
 
 def _peak_memory(memory: Any) -> int | None:

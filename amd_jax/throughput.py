@@ -112,6 +112,15 @@ class Clock:
         finally:
             self._waited += self._now() - began
 
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leaves the seconds inside out of the interval: what is not training, such as an evaluation."""
+        began = self._now()
+        try:
+            yield
+        finally:
+            self._began += self._now() - began
+
     def interval(self, step: int) -> dict[str, float]:
         """Ends the interval at `step` and starts the next; empty when no step was made.
 

@@ -6,6 +6,7 @@ Runs before anything is read, allocated or compiled.
 import math
 import os
 
+import jax
 from ml_collections import ConfigDict
 
 from amd_jax.config import KEYS, ConfigError, flat
@@ -32,6 +33,7 @@ def validate(config: ConfigDict) -> None:
         _finetuning(config)
         return
     _heads(config.decoder.width, config.decoder.heads, "decoder")
+    _need(config.decoder.depth > 0, "decoder.depth=0: must be positive")
     _masks(config)
     if config.method != "mae":
         _alignment(config)
@@ -51,6 +53,10 @@ def _keys(config: ConfigDict) -> None:
         value = values[name]
         kinds = (int, float) if isinstance(key.default, float) else type(key.default)
         _need(isinstance(value, kinds), f"{name}={value!r}: must be a {type(key.default).__name__}")
+        if isinstance(key.default, tuple):
+            entry = type(key.default[0])
+            right = all(isinstance(v, (int, float) if entry is float else entry) for v in value)
+            _need(right, f"{name}={value!r}: every entry must be {entry.__name__}")
         if key.choices:
             _need(value in key.choices, f"{name}={value!r}: choose one of {', '.join(key.choices)}")
         if isinstance(key.default, float):
@@ -71,6 +77,10 @@ def _input(config: ConfigDict) -> None:
     _need(
         m.frames % m.tubelet == 0,
         f"model.frames={m.frames} is not a multiple of model.tubelet={m.tubelet}",
+    )
+    _need(
+        m.attention == "xla" or jax.default_backend() == "gpu",
+        f"model.attention={m.attention!r} needs a GPU; this is {jax.default_backend()}",
     )
     _need(
         m.frames == 1, f"model.frames={m.frames}: data.source={d.source!r} holds images; set model.frames=1"
@@ -100,6 +110,17 @@ def _length(config: ConfigDict) -> None:
         f"accum_steps={config.accum_steps}",
     )
     _need(config.steps > 0 or config.epochs > 0, "set epochs or steps: the run has no length")
+    o = config.optim
+    _need(o.b1 < 1 and o.b2 < 1, f"optim.b1={o.b1} and optim.b2={o.b2}: must be below 1")
+    _need(o.eps > 0, f"optim.eps={o.eps}: must be positive")
+    _need(
+        o.layer_decay == 1 or config.method in ("finetune", "kd"),
+        f"optim.layer_decay={o.layer_decay} is for fine-tuning; leave it at 1 for method={config.method!r}",
+    )
+    _need(
+        not config.steps or o.warmup_steps <= config.steps,
+        f"optim.warmup_steps={o.warmup_steps} is longer than the run of {config.steps} steps",
+    )
     for name, value in (("log.every", config.log.every), ("checkpoint.every", config.checkpoint.every)):
         _need(value > 0, f"{name}={value}: must be positive")
     _need(config.checkpoint.keep > 0, f"checkpoint.keep={config.checkpoint.keep}: must be positive")
@@ -153,13 +174,22 @@ def _alignment(config: ConfigDict) -> None:
         len(students) == len(teachers) > 0,
         f"align.student_layers={students} and align.teacher_layers={teachers} must pair up, one at least",
     )
+    _need(config.align.generator_depth > 0, "align.generator_depth=0: must be positive")
+    if config.method == "dmae":
+        _need(
+            config.student.cls_token == config.teacher.cls_token,
+            "method='dmae' aligns the CLS token as well: set student.cls_token and teacher.cls_token alike",
+        )
     for who, layers in (("student", students), ("teacher", teachers)):
+        _need(len(set(layers)) == len(layers), f"align.{who}_layers={layers}: a layer is named twice")
         depth = build.encoder(config, who).depth
         _need(
             all(1 <= layer <= depth for layer in layers),
             f"align.{who}_layers={layers}: layers count from 1 and the {who} has {depth}",
         )
     built = build.student(config).align
+    if built is not None and built.student_gen and built.generator is not None:
+        _heads(built.generator.width, built.generator.heads, "generator (of the teacher's width)")
     _need(
         built is not None and bool(built.teacher_layers),
         "nothing would be distilled: give loss.direct_weight a positive value, or for method='amd' "

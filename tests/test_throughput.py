@@ -128,3 +128,12 @@ def test_progress_line() -> None:
     )
     assert throughput.progress_line(10, 10, {"loss": float("nan")}) == "step     10/10 100%  loss nan"
     assert throughput.progress_line(4499, 4500, {}) == "step   4499/4500  99%"
+
+
+def test_what_is_set_aside_is_not_training_time() -> None:
+    now = _Time()
+    clock = throughput.Clock(8, now=now)
+    now.seconds += 2
+    with clock.aside():
+        now.seconds += 100
+    assert clock.interval(4)["seconds_per_step"] == 0.5

@@ -13,6 +13,7 @@ cost. Workers run no jax computation: they never touch an accelerator.
 
 import dataclasses
 import functools
+import signal
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -239,7 +240,8 @@ def train_stream(
         if not flags.FLAGS.is_parsed():  # grain reads a flag of its own when it starts a worker
             flags.FLAGS.mark_as_parsed()
         ahead = -(-data.prefetch // data.workers)
-        batches = batches.mp_prefetch(grain.MultiprocessingOptions(data.workers, ahead))
+        options = grain.MultiprocessingOptions(data.workers, ahead)
+        batches = batches.mp_prefetch(options, worker_init_fn=_ignore_signals)
     iterator = iter(batches)
     iterator.start_prefetch()  # reading overlaps with whatever the caller does first, such as compiling
     return TrainStream(iterator, start_step, Unreadable(source, data.max_corrupt))
@@ -327,6 +329,15 @@ def _check_divisible(batch_size: int, process_count: int, what: str) -> None:
         )
 
 
+def _ignore_signals(worker: int, workers: int) -> None:
+    """Ctrl-C and a job's SIGTERM reach workers too; the run decides when they end, after it has saved."""
+    del worker, workers
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _read_options(data: ConfigDict) -> grain.ReadOptions:
+    if data.workers:
+        return grain.ReadOptions(1, 1)  # one batch at a time in each worker: they may be large
     # A thread makes one batch at a time, so fewer batches ahead than threads would leave threads idle.
     return grain.ReadOptions(data.threads, max(data.prefetch, data.threads))

@@ -12,6 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from amd_jax import optim, sharding
+from amd_jax.data.sources import make_source
 from amd_jax.evaluate import make_evaluator
 from amd_jax.models.vit import drop_path
 from amd_jax.steps.finetune import Finetuning
@@ -131,7 +132,9 @@ def test_every_example_is_evaluated_exactly_once_on_any_number_of_devices(device
     params = jax.jit(run.init)(jax.random.key(0))
     params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
     mesh = sharding.make_mesh(devices=jax.devices()[:devices])
-    scores = make_evaluator(config, run, mesh)(jax.device_put(params, sharding.replicated(mesh)))
+    scores = make_evaluator(config, run, make_source(config.data, "eval"), mesh)(
+        jax.device_put(params, sharding.replicated(mesh))
+    )
     assert scores["eval_examples"] == 2000
     assert scores["eval_top1"] <= scores["eval_top5"]
     assert scores == pytest.approx(EXPECTED.setdefault("scores", scores), abs=1e-3)
