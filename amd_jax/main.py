@@ -69,8 +69,10 @@ def fail(error: BaseException) -> NoReturn:
 def main(argv: list[str]) -> None:
     """Hand the config over to the loop, and turn how it ended into an exit code."""
     del argv
-    # Two cores and several CPU devices in one process need more threads than cores to meet.
-    os.environ.setdefault("NPROC", "32")
+    if _DISTRIBUTED.value or "device_count" in os.environ.get("XLA_FLAGS", ""):
+        # CPU devices that meet in a collective deadlock with fewer threads. One device alone would be a third
+        # slower with so many.
+        os.environ.setdefault("NPROC", "32")
     import jax
 
     from amd_jax import loop, setup
