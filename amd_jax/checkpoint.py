@@ -4,14 +4,17 @@ Layout: `WORKDIR/config.json` (the resolved config) and `WORKDIR/checkpoints/STE
 A step directory appears under its name only when it is whole, so a killed run leaves the one before it.
 """
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from ml_collections import ConfigDict
 
 from amd_jax.config import KEYS, ConfigError, default, flat
@@ -116,12 +119,23 @@ def load_params(workdir: str, step: int | None = None) -> tuple[Any, int]:
         raise ConfigError(f"{workdir}: no checkpoint{wanted} there; the run has {steps or 'none'}")
     step = steps[-1] if step is None else step
     # As host arrays, whatever mesh saved them: a teacher trained on a pod is loaded on a laptop.
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _quiet_orbax(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         path = folder / str(step) / "params"
         tree = checkpointer.metadata(path).item_metadata.tree
         host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         params = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=host))
     return params, step
+
+
+@contextlib.contextmanager
+def _quiet_orbax() -> Iterator[None]:
+    """One item of a step has no metadata file of its own, which orbax warns about each time."""
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _beside_params(state: TrainState) -> dict[str, Any]:
