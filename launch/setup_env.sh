@@ -16,5 +16,5 @@ if ! cat requirements*.txt | cmp -s - "$stamp"; then
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$1"
     cat requirements*.txt > "$stamp"
 fi
-# Large temporaries on the CPU: huge pages take away most page faults (1.5 to 2 times faster steps).
+# Large temporaries on the CPU: huge pages take away most page faults.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
