@@ -20,6 +20,19 @@ def image_recipe(config: ConfigDict) -> None:
     config.data.workers = 8
 
 
+def mae_images(config: ConfigDict) -> None:
+    """MAE's released recipe, with the normalised pixel targets it recommends."""
+    image_recipe(config)
+    config.method = "mae"
+    config.decoder.width, config.decoder.depth, config.decoder.heads = 512, 8, 16
+    config.mask.student_ratio = 0.75
+    config.mask.floor = "visible"
+    config.loss.target = "patch"
+    config.batch_size, config.epochs = 4096, 800.0
+    config.optim.base_lr, config.optim.warmup_epochs = 1.5e-4, 40.0
+    config.log.every, config.checkpoint.every = 100, 2000
+
+
 def amd_images(config: ConfigDict) -> None:
     """AMD for images, with a MAE ViT-L teacher.
 

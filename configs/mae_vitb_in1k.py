@@ -15,14 +15,6 @@ from configs import common
 def get_config(argument: str = "") -> ConfigDict:
     """The run; `:smoke` shrinks it."""
     config = common.base()
-    common.image_recipe(config)
-    config.method = "mae"
+    common.mae_images(config)
     config.student.size = "base"
-    config.decoder.width, config.decoder.depth, config.decoder.heads = 512, 8, 16
-    config.mask.student_ratio = 0.75
-    config.mask.floor = "visible"
-    config.loss.target = "patch"
-    config.batch_size, config.epochs = 4096, 800.0
-    config.optim.base_lr, config.optim.warmup_epochs = 1.5e-4, 40.0
-    config.log.every, config.checkpoint.every = 100, 2000
     return common.finish(config, argument)

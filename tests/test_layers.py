@@ -1,4 +1,4 @@
-"""Imports point one way. This reads the imports of every module and holds the map of shared/DESIGN.md.
+"""Imports point one way. This reads the imports of every module and holds the map of README.md.
 
 main → loop → setup → steps → models, losses, masking, patches;  data and convert stand beside them
 """
