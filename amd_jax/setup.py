@@ -223,7 +223,8 @@ def _state(
     state = _draw(init, config.seed, where)
     if config.student.weights:
         params = start_student(config, task, state.params)
-        # The optimiser has seen nothing yet, so only the parameters and their running mean change.
+        # The optimiser has seen nothing yet, so only the parameters and their running mean change. The mean
+        # is a copy because the step takes over the memory of both.
         state = state.replace(
             params=params, ema=jax.tree.map(jnp.copy, params) if config.finetune.ema else {}
         )

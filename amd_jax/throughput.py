@@ -98,7 +98,7 @@ class Clock:
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """Starts an interval at `step`, to leave out what came before: compilation, evaluation."""
+        """Starts an interval at `step`, to leave out what came before, such as compilation; see `aside`."""
         self._step = step
         self._began = self._now()
         self._waited = 0.0

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from amd_jax.config import ConfigError
@@ -50,5 +49,3 @@ def start_student(config: ConfigDict, task: Task, params: Any) -> Any:
 def _report(who: str, src: str, loaded: Loaded) -> None:
     if jax.process_index() == 0:
         print(f"{who} weights from {src}:", *loaded.report, sep="\n  ")
-    for name in loaded.new:
-        logging.info("%s: %s is newly initialised", who, name)

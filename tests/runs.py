@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from amd_jax.train_state import path_name
 from configs import vitb_in1k
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,17 @@ def losses(workdir: Path) -> dict[int, tuple[float, ...]]:
 def assert_same(a: Any, b: Any) -> None:
     """Two trees hold the same bits."""
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def assert_close(a: Any, b: Any) -> None:
+    """Equal to 1e-5 of each array's largest value, where that is more than rounding errors."""
+
+    def check(path: Any, x: Any, y: Any) -> None:
+        # A bias of the keys adds the same to all scores of a query, which softmax drops: no gradient.
+        floor = 1e-6 if path_name(path).endswith("k_bias") else 1e-5 * abs(np.asarray(y)).max()
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=floor, err_msg=path_name(path))
+
+    jax.tree_util.tree_map_with_path(check, a, b)
 
 
 def start(*arguments: str, config: str = "configs/vitb_in1k.py:smoke") -> subprocess.Popen[str]:

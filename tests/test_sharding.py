@@ -15,6 +15,7 @@ from amd_jax.steps.pretrain import Pretraining
 from amd_jax.steps.step import make_step
 from amd_jax.train_state import path_name
 from configs import vitb_in1k
+from tests.runs import assert_close
 
 BATCH = 16
 QUICK = {"xla_backend_optimization_level": 0}
@@ -69,17 +70,6 @@ def two_steps(mesh_shape: tuple[int, int, int] | None, accum_steps: int) -> tupl
         state, values = step(state, teacher, global_batch({"pixels": batch}, mesh))
         metrics.append(jax.block_until_ready(values))  # or the devices may never meet
     return jax.device_get(metrics), jax.block_until_ready(state), teacher
-
-
-def assert_close(a: Any, b: Any) -> None:
-    """Equal to 1e-5 of each array's largest value, where that is more than rounding errors."""
-
-    def check(path: Any, x: Any, y: Any) -> None:
-        # A bias of the keys adds the same to all scores of a query, which softmax drops: no gradient.
-        floor = 1e-6 if path_name(path).endswith("k_bias") else 1e-5 * abs(np.asarray(y)).max()
-        np.testing.assert_allclose(x, y, rtol=1e-5, atol=floor, err_msg=path_name(path))
-
-    jax.tree_util.tree_map_with_path(check, a, b)
 
 
 @pytest.mark.slow

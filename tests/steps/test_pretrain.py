@@ -16,6 +16,7 @@ from amd_jax.steps.pretrain import Pretraining
 from amd_jax.steps.step import make_step
 from amd_jax.train_state import TrainState, path_name
 from configs import vitb_in1k
+from tests.runs import assert_close
 
 BATCH = 8
 QUICK = {"xla_backend_optimization_level": 0}  # two steps of a tiny model: compiling is what takes time
@@ -79,17 +80,6 @@ def two_steps(accum_steps: int) -> tuple[TrainState, list[dict[str, Any]]]:
         state, values = step(accum_steps)(state, teacher, batch)
         metrics.append(jax.device_get(values))
     return jax.device_get(state), metrics
-
-
-def assert_close(a: Any, b: Any) -> None:
-    """Equal to 1e-5 of each array's largest value, where that is more than rounding errors."""
-
-    def check(path: Any, x: Any, y: Any) -> None:
-        # A bias of the keys adds the same to all scores of a query, which softmax drops: no gradient.
-        floor = 1e-6 if path_name(path).endswith("k_bias") else 1e-5 * abs(np.asarray(y)).max()
-        np.testing.assert_allclose(x, y, rtol=1e-5, atol=floor, err_msg=path_name(path))
-
-    jax.tree_util.tree_map_with_path(check, a, b)
 
 
 @pytest.mark.slow
