@@ -196,6 +196,31 @@ KEYS: dict[str, Key] = {
         },
     ),
     **_section(
+        "probe",
+        {
+            "every_epochs": Key(
+                0.0,
+                "pre-training: epochs between linear probe and kNN of the student's encoder; one more is "
+                "made at the end; 0: never",
+            ),
+            "pool": Key("mean", "the feature: mean of the patch tokens, or the CLS token", ("mean", "cls")),
+            "examples": Key(0, "training examples it is fitted on, the same ones every time; 0: all"),
+            "optimizer": Key(
+                "lbfgs",
+                "of the linear probe: lbfgs fits to convergence; MAE's recipe with its own LARS, or AdamW",
+                ("lbfgs", "lars", "adamw"),
+            ),
+            "epochs": Key(90, "lars, adamw: passes over the features"),
+            "batch_size": Key(16384, "lars, adamw: features a step; at most as many as there are"),
+            "base_lr": Key(
+                0.1, "lars, adamw: peak learning rate per 256 features of a step (0.1: MAE's LARS)"
+            ),
+            "warmup_epochs": Key(10, "lars, adamw: length of the linear warm-up"),
+            "k": Key(20, "neighbours that vote in kNN"),
+            "temperature": Key(0.07, "kNN: a neighbour of cosine similarity s weighs exp(s / temperature)"),
+        },
+    ),
+    **_section(
         "optim",
         {
             "base_lr": Key(1.5e-4, "peak learning rate per 256 examples of batch_size"),

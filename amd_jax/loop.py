@@ -14,7 +14,7 @@ from absl import logging
 from clu import parameter_overview
 from jax.experimental import multihost_utils
 
-from amd_jax import evaluate, setup, throughput, visualize
+from amd_jax import evaluate, probe, setup, throughput, visualize
 from amd_jax.config import ConfigError, flat
 from amd_jax.data import pipeline
 from amd_jax.metrics import make_writer
@@ -143,7 +143,7 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
 
     def score() -> None:
         assert evaluator is not None
-        scalars = evaluator(state.ema or state.params)
+        scalars = evaluator(state)
         if writer is not None:
             writer.write_scalars(step, scalars)
             print(throughput.progress_line(step, run.total_steps, scalars), flush=True)
@@ -204,10 +204,12 @@ def evaluate_only(run: setup.Run) -> dict[str, float]:
     """Score the newest checkpoint (or the weights the run would start from), print and return it."""
     evaluator = make_evaluator(run)
     if evaluator is None:
-        raise ConfigError(f"eval.only: method={run.config.method!r} has nothing to evaluate; use 'finetune'")
+        raise ConfigError(
+            f"eval.only: method={run.config.method!r} has nothing to evaluate; set probe.every_epochs above 0"
+        )
     if not (run.start_step or run.config.student.weights):
         raise ConfigError(f"eval.only: {run.workdir} has no checkpoint, and student.weights is not set")
-    scores = evaluator(run.state.ema or run.state.params)
+    scores = evaluator(run.state)
     run.checkpoints.close()
     if jax.process_index() == 0:
         print(throughput.progress_line(run.start_step, run.total_steps, scores))
@@ -247,11 +249,15 @@ def _introduce(run: setup.Run, writer: Any) -> None:
         print(f"going on from the checkpoint of step {run.start_step} in {run.workdir}")
 
 
-def make_evaluator(run: setup.Run) -> Callable[[Any], dict[str, float]] | None:
-    """Accuracy on the evaluation split; None for tasks that have none."""
-    if not isinstance(run.task, Finetuning):
+def make_evaluator(run: setup.Run) -> Callable[[TrainState], dict[str, float]] | None:
+    """Accuracy on the evaluation split: of the model, or of a probe of the encoder; None without either."""
+    if isinstance(run.task, Finetuning):
+        accuracy = evaluate.make_evaluator(run.config, run.task, run.eval_source, run.mesh)
+        return lambda state: accuracy(state.ema or state.params)
+    if not run.config.probe.every_epochs:
         return None
-    return evaluate.make_evaluator(run.config, run.task, run.eval_source, run.mesh)
+    prober = probe.make_prober(run.config, run.source, run.eval_source, run.mesh)
+    return lambda state: prober(state.params["encoder"])
 
 
 def _painter(run: setup.Run) -> Callable[[Any], np.ndarray] | None:

@@ -1,125 +1,194 @@
-"""Linear probe of frozen encoders: `python -m amd_jax.probe WORKDIR [WORKDIR ...] [--untrained]`.
+"""What frozen encoders know: `python -m amd_jax.probe WORKDIR [WORKDIR ...] [--untrained] [--k=20 ...]`.
 
-The encoder sees every patch of the centre crop; its patch tokens after the final norm are averaged. On these
-features, standardised with the training split's mean and spread (MAE's BatchNorm without affine, as a fixed
-statistic), a multinomial logistic regression is fitted to convergence, so nothing depends on its schedule.
+The encoder sees every patch of the centre crop; the mean of its patch tokens after the final norm, or the CLS
+token, is a feature. Two classifiers are fitted on the training split's features and scored on the evaluation
+split's: a linear one (linear.py) and the vote of the k nearest neighbours. Pre-training runs do the same
+while they train, see `probe.every_epochs`.
 """
 
 import argparse
+import functools
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from amd_jax import patches
 from amd_jax.checkpoint import load_params, run_config
-from amd_jax.config import ConfigError
+from amd_jax.config import KEYS, ConfigError
 from amd_jax.data import pipeline, sources
+from amd_jax.data.subset import Subset
+from amd_jax.linear import Labelled, linear_probe
 from amd_jax.models import build
 from amd_jax.models.vit import ViT
+from amd_jax.sharding import global_batch, make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
+from amd_jax.validate import validate_probe
 
-BATCH = 200  # examples encoded at a time
-WEIGHT_DECAY = 1e-4  # of the regression; enough to keep separable classes finite
-ITERATIONS = 200
+Scores = dict[str, float]
+Encode = Callable[[Any, Mapping[str, jax.Array]], tuple[jax.Array, jax.Array, jax.Array]]
+
+SECTION = "probe."
+EVERY = f"{SECTION}every_epochs"  # the one key of the section that no single probe reads
 
 
-def make_encoder(config: ConfigDict) -> Callable[[Any, jax.Array], jax.Array]:
-    """A compiled function from student-encoder parameters and pixels to features `[batch, width]`."""
+def make_encoder(config: ConfigDict, mesh: jax.sharding.Mesh) -> Encode:
+    """A compiled function from student-encoder parameters and a batch to features, labels and mask.
+
+    Features are float32 `[batch, width]`; all three are whole on every device.
+    """
     encoder = build.encoder(config, "student")
     patch, mean, std = build.patch(config), tuple(config.data.mean), tuple(config.data.std)
 
-    @jax.jit
-    def encode(params: Any, pixels: jax.Array) -> jax.Array:
-        x = patches.normalize(patches.patchify(pixels, patch), mean, std)
+    def encode(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        x = patches.normalize(patches.patchify(batch["pixels"], patch), mean, std)
         at = jnp.broadcast_to(jnp.arange(encoder.tokens), x.shape[:2])
         out: Any = ViT(encoder).apply({"params": params}, x, at)
-        return out[0][:, encoder.cls_token :].mean(axis=1)
+        tokens = out[0].astype(jnp.float32)
+        pooled = tokens[:, 0] if config.probe.pool == "cls" else tokens[:, encoder.cls_token :].mean(axis=1)
+        return pooled, batch["label"], batch["mask"]
 
-    return encode
+    return jax.jit(encode, out_shardings=replicated(mesh))
 
 
 def features(
-    encode: Callable[[Any, jax.Array], jax.Array], params: Any, config: ConfigDict, split: sources.Split
-) -> tuple[np.ndarray, np.ndarray]:
-    """Features `[examples, width]` and labels `[examples]` of a whole split, without augmentation."""
-    source = sources.make_source(config.data, split)
+    encode: Encode, params: Any, config: ConfigDict, source: sources.Source, mesh: jax.sharding.Mesh
+) -> Labelled:
+    """Features `[examples, width]` and labels `[examples]` of a whole source, alike in all processes.
+
+    Every example comes once and in order, without augmentation; unreadable ones are left out.
+    """
+    batches = pipeline.eval_batches(
+        config,
+        source,
+        batch_size=config.eval.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
     kept, labels = [], []
-    for batch in pipeline.eval_batches(config, source, batch_size=BATCH, process_index=0, process_count=1):
-        real = batch["mask"] > 0
-        kept.append(np.asarray(encode(params, jnp.asarray(batch["pixels"])))[real])
-        labels.append(batch["label"][real])
+    for batch in batches:  # fetched one by one: a device need not hold them all beside a training state
+        x, label, mask = jax.device_get(encode(params, global_batch(batch, mesh)))
+        kept.append(x[mask > 0])
+        labels.append(label[mask > 0])
     return np.concatenate(kept), np.concatenate(labels)
 
 
-def fit_linear(x: np.ndarray, labels: np.ndarray, classes: int) -> Any:
-    """Multinomial logistic regression by L-BFGS from zero: `{"kernel": [width, classes], "bias"}`."""
-    targets = jnp.asarray(labels)
-
-    def loss(w: Any) -> jax.Array:
-        logits = x @ w["kernel"] + w["bias"]
-        fit = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
-        return fit + 0.5 * WEIGHT_DECAY * jnp.sum(jnp.square(w["kernel"]))
-
-    solver = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(loss)
-    w = {"kernel": jnp.zeros((x.shape[1], classes)), "bias": jnp.zeros(classes)}
-
-    def iterate(carry: Any, _: None) -> tuple[Any, None]:
-        w, state = carry
-        value, grad = value_and_grad(w, state=state)
-        updates, state = solver.update(grad, state, w, value=value, grad=grad, value_fn=loss)
-        return (optax.apply_updates(w, updates), state), None
-
-    (w, _), _ = jax.jit(lambda c: jax.lax.scan(iterate, c, length=ITERATIONS))((w, solver.init(w)))
-    return w
-
-
-def linear_probe(
-    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], classes: int
+def knn(
+    train: Labelled, test: Labelled, classes: int, k: int = 20, temperature: float = 0.07, chunk: int = 256
 ) -> float:
-    """Top-1 accuracy on `test`, in percent, of a linear classifier fitted on `train`."""
-    mean, std = train[0].mean(axis=0), train[0].std(axis=0) + 1e-6
-    w = fit_linear((train[0] - mean) / std, train[1], classes)
-    logits = (test[0] - mean) / std @ w["kernel"] + w["bias"]
-    return 100 * float(np.mean(np.argmax(logits, axis=1) == test[1]))
+    """Top-1 accuracy on `test`, in percent, of the weighted vote of the `k` nearest of `train`.
+
+    Neighbours are near in cosine similarity s and weigh exp(s / temperature) (Wu et al. 2018; DINO's
+    eval_knn). Only `chunk` rows of `test` are compared with all of `train` at a time.
+    """
+    k = min(k, len(train[0]))
+    right = _knn(*jax.device_put((train, test, np.float32(temperature))), classes, k, chunk)
+    return 100 * float(jax.device_get(right))
 
 
-def probe_run(workdir: str, untrained: bool = False) -> float:
-    """Linear-probe accuracy of the encoder that a run trained, or of the weights it started from."""
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
+def _knn(train: Any, test: Any, temperature: jax.Array, classes: int, k: int, chunk: int) -> jax.Array:
+    (memory, labels), (queries, targets) = train, test
+
+    def unit(x: jax.Array) -> jax.Array:
+        return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+    memory = unit(memory)
+
+    def predict(query: jax.Array) -> jax.Array:
+        near, at = jax.lax.top_k(memory @ query, k)
+        weights = jnp.exp((near - near[0]) / temperature)  # the nearest weighs 1, so nothing overflows
+        return jnp.argmax(weights @ jax.nn.one_hot(labels[at], classes))
+
+    return jnp.mean(jax.lax.map(predict, unit(queries), batch_size=chunk) == targets)
+
+
+def make_prober(
+    config: ConfigDict, train_source: sources.Source, eval_source: sources.Source, mesh: jax.sharding.Mesh
+) -> Callable[[Any], Scores]:
+    """A function from student-encoder parameters to `probe_top1` and `knn_top1`, in percent.
+
+    Encoding is shared over `mesh`; the classifiers are then fitted by each process for itself, alike.
+    """
+    encode, p = make_encoder(config, mesh), config.probe
+    classes = train_source.num_classes
+    fitted = Subset(train_source, p.examples) if p.examples else train_source
+
+    def probe(params: Any) -> Scores:
+        train, test = (features(encode, params, config, source, mesh) for source in (fitted, eval_source))
+        # TPUs and GPUs would round the products, which L-BFGS's line search and close neighbours notice.
+        with jax.default_matmul_precision("highest"):
+            return {
+                "probe_top1": linear_probe(train, test, classes, p),
+                "knn_top1": knn(train, test, classes, p.k, p.temperature),
+            }
+
+    return probe
+
+
+def probe_run(workdir: str, changes: Mapping[str, Any], untrained: bool = False) -> Scores:
+    """Scores of the encoder that a run trained, or of the weights it started from.
+
+    Args:
+      workdir: of the run.
+      changes: config keys that replace the run's own.
+      untrained: whether its initial weights are wanted.
+
+    Raises:
+      ConfigError: there is no such run, or a key is wrong.
+    """
     config = run_config(workdir)
+    config.update_from_flattened_dict(dict(changes))
+    validate_probe(config)
     if untrained:
         params = jax.jit(Pretraining.from_config(config).init)(jax.random.key(config.seed))
     else:
         params, _ = load_params(workdir)
-    encode = make_encoder(config)
-    train, test = (features(encode, params["encoder"], config, split) for split in ("train", "eval"))
-    classes = sources.make_source(config.data, "train").num_classes
-    return linear_probe(train, test, classes)
+    # As many devices as share a batch evenly: the run's own mesh may have been another machine's.
+    devices = jax.devices()[: math.gcd(config.eval.batch_size, jax.device_count())]
+    mesh = make_mesh(devices=devices)
+    train, test = sources.make_source(config.data, "train"), sources.make_source(config.data, "eval")
+    return make_prober(config, train, test, mesh)(jax.device_put(params["encoder"], replicated(mesh)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Options are the `probe` keys of the config, by their last name."""
+    parser = argparse.ArgumentParser(prog="python -m amd_jax.probe", description=__doc__.split(":")[0])
+    parser.add_argument("workdirs", nargs="+", help="workdirs of runs")
+    parser.add_argument("--untrained", action="store_true", help="also the first run's initial weights")
+    for name, key in KEYS.items():
+        if name.startswith(SECTION) and name != EVERY:
+            parser.add_argument(
+                f"--{name.removeprefix(SECTION)}",
+                dest=name,
+                type=type(key.default),
+                choices=key.choices or None,
+                default=argparse.SUPPRESS,
+                help=f"{key.meaning} (default: the run's {name})".replace("%", "%%"),
+            )
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints a table; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m amd_jax.probe", description=__doc__.split("\n")[0])
-    parser.add_argument("workdirs", nargs="+", help="workdirs of runs")
-    parser.add_argument("--untrained", action="store_true", help="also the first run's initial weights")
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
+    changes = {name: value for name, value in vars(args).items() if name.startswith(SECTION)}
     try:
         rows = [("untrained", args.workdirs[0], True)] if args.untrained else []
         rows += [(Path(workdir).name, workdir, False) for workdir in args.workdirs]
-        results = [(name, probe_run(workdir, untrained)) for name, workdir, untrained in rows]
+        results = [(name, probe_run(workdir, changes, untrained)) for name, workdir, untrained in rows]
     except ConfigError as error:
         print("error:", error, file=sys.stderr)
         return 2
-    print(f"{'encoder':<16}{'linear probe, top-1 %':>22}")
-    for name, accuracy in results:
-        print(f"{name:<16}{accuracy:>22.1f}")
+    print(f"{'encoder':<16}{'linear probe, top-1 %':>22}{'kNN, top-1 %':>14}")
+    for name, scores in results:
+        print(f"{name:<16}{scores['probe_top1']:>22.1f}{scores['knn_top1']:>14.1f}")
     for workdir in args.workdirs:
         pictures = sorted((Path(workdir) / "pictures").glob("*.png"))
         where = f"pictures {pictures[-1]}, " if pictures else ""

@@ -43,7 +43,7 @@ class Run:
     eval_source: sources.Source
     order: dict[str, int]  # what the data order and the teacher depend on
     total_steps: int
-    eval_every: int  # steps
+    eval_every: int  # steps between evaluations, or between probes
     checkpoints: Checkpoints
     start_step: int
     state: TrainState
@@ -112,6 +112,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     compiled = _compile(step_fn, config, task, mesh, state, teacher)
     compile_seconds = time.perf_counter() - began
     memory = compiled.memory_analysis()
+    scoring = config.eval if isinstance(task, Finetuning) else config.probe
     return Run(
         config=config,
         workdir=folder,
@@ -121,7 +122,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         eval_source=eval_source,
         order=order,
         total_steps=total_steps,
-        eval_every=max(1, round(config.eval.every_epochs * steps_per_epoch)),
+        eval_every=max(1, round(scoring.every_epochs * steps_per_epoch)),
         checkpoints=checkpoints,
         start_step=start_step,
         state=state,
@@ -139,12 +140,17 @@ def _local(workdir: str) -> str:
     return os.path.expanduser(workdir)
 
 
+def _is_scored(config: ConfigDict) -> bool:
+    """Whether the run reads the evaluation split's labels: fine-tuning does, and a probe."""
+    return config.method in ("finetune", "kd") or config.probe.every_epochs > 0
+
+
 def _eval_source(config: ConfigDict, train: sources.Source) -> sources.Source:
-    """The evaluation split; pre-training only draws from it, and training images do where there is none."""
+    """The evaluation split; where nothing is scored it is only drawn from, and training images do as well."""
     try:
         source = sources.make_source(config.data, "eval")
     except ConfigError:
-        if config.data.eval_split or config.method in ("finetune", "kd"):
+        if config.data.eval_split or _is_scored(config):
             raise
         return train
     if source.num_classes > train.num_classes:
@@ -186,7 +192,7 @@ def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
             f"mesh.tensor={mesh.shape['tensor']} must divide the {jax.local_device_count()} devices of a "
             "process: each process reads the examples of its own devices"
         )
-    if config.method in ("finetune", "kd") and config.eval.batch_size % shards:
+    if _is_scored(config) and config.eval.batch_size % shards:
         raise ConfigError(
             f"eval.batch_size={config.eval.batch_size} does not divide over {shards} devices; set a multiple"
         )

@@ -32,11 +32,22 @@ def validate(config: ConfigDict) -> None:
     if config.method in ("finetune", "kd"):
         _finetuning(config)
         return
+    _probe(config)
     _heads(config.decoder.width, config.decoder.heads, "decoder")
     _need(config.decoder.depth > 0, "decoder.depth=0: must be positive")
     _masks(config)
     if config.method != "mae":
         _alignment(config)
+
+
+def validate_probe(config: ConfigDict) -> None:
+    """Check what a probe of a finished run reads; its data and weights may be elsewhere by now.
+
+    Raises:
+      ConfigError: at the first thing that is wrong.
+    """
+    _keys(config)
+    _probe(config)
 
 
 def _need(condition: bool, message: str) -> None:
@@ -121,9 +132,9 @@ def _length(config: ConfigDict) -> None:
         not config.steps or o.warmup_steps <= config.steps,
         f"optim.warmup_steps={o.warmup_steps} is longer than the run of {config.steps} steps",
     )
-    for name, value in (("log.every", config.log.every), ("checkpoint.every", config.checkpoint.every)):
-        _need(value > 0, f"{name}={value}: must be positive")
-    _need(config.checkpoint.keep > 0, f"checkpoint.keep={config.checkpoint.keep}: must be positive")
+    for section, name in (("log", "every"), ("checkpoint", "every"), ("checkpoint", "keep")):
+        value = config[section][name]
+        _need(value > 0, f"{section}.{name}={value}: must be positive")
 
 
 def _heads(width: int, heads: int, who: str) -> None:
@@ -206,8 +217,30 @@ def _teacher_weights(config: ConfigDict) -> None:
     )
 
 
+def _probe(config: ConfigDict) -> None:
+    p = config.probe
+    _need(config.eval.batch_size > 0, f"eval.batch_size={config.eval.batch_size}: must be positive")
+    for name in ("epochs", "base_lr", "k", "temperature"):
+        _need(p[name] > 0, f"probe.{name}={p[name]}: must be positive")
+    _need(p.batch_size > 1, f"probe.batch_size={p.batch_size}: one example has no spread; take 2 at least")
+    _need(p.examples != 1, "probe.examples=1: one example has no spread; take 2 at least, or 0 for all")
+    _need(
+        p.warmup_epochs < p.epochs,
+        f"probe.warmup_epochs={p.warmup_epochs}: must be below probe.epochs={p.epochs}",
+    )
+    _need(
+        p.pool == "mean" or config.student.cls_token,
+        "probe.pool='cls': the student has no CLS token; set student.cls_token=True or probe.pool='mean'",
+    )
+
+
 def _finetuning(config: ConfigDict) -> None:
     f = config.finetune
+    _need(
+        config.probe.every_epochs == 0,
+        f"probe.every_epochs={config.probe.every_epochs} is for pre-training; leave it at 0 for "
+        f"method={config.method!r}",
+    )
     for name in ("drop_path", "smoothing", "ema"):
         _need(f[name] < 1, f"finetune.{name}={f[name]}: must be below 1")
     _need(f.kd_weight <= 1, f"finetune.kd_weight={f.kd_weight}: a share is at most 1")
