@@ -169,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
                 dest=name,
                 type=type(key.default),
                 choices=key.choices or None,
+                metavar=None if key.choices else "N",
                 default=argparse.SUPPRESS,
                 help=f"{key.meaning} (default: the run's {name})".replace("%", "%%"),
             )

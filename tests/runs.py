@@ -34,7 +34,8 @@ def metrics(workdir: Path) -> list[dict[str, Any]]:
 def losses(workdir: Path) -> dict[int, tuple[float, ...]]:
     """Everything a step computed, by step."""
     names = ("loss", "loss_rec", "loss_direct", "loss_gen", "grad_norm", "lr")
-    return {line["step"]: tuple(line[name] for name in names) for line in metrics(workdir)}
+    lines = (line for line in metrics(workdir) if "loss" in line)  # others are scores
+    return {line["step"]: tuple(line[name] for name in names) for line in lines}
 
 
 def assert_same(a: Any, b: Any) -> None:

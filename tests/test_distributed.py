@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from amd_jax.checkpoint import load_params
-from tests.runs import assert_same, losses, start
+from tests.runs import assert_same, losses, metrics, start
 
 
 def free_port() -> int:
@@ -21,6 +21,7 @@ def free_port() -> int:
 def test_two_processes_compute_what_one_computes_and_only_one_writes(tmp_path: Path) -> None:
     common = ["--config.batch_size=8", "--config.log.every=1", "--config.log.pictures_every=0"]
     common += ["--config.data.flip=True", "--config.checkpoint.every=10"]
+    common += ["--config.probe.every_epochs=1", "--config.probe.examples=200"]  # one, at the end
     with start(f"--workdir={tmp_path / 'one'}", *common) as process:
         assert process.wait() == 0
 
@@ -36,6 +37,10 @@ def test_two_processes_compute_what_one_computes_and_only_one_writes(tmp_path: P
     assert one.keys() == two.keys()
     for step in one:
         np.testing.assert_allclose(one[step], two[step], rtol=1e-4)
+    one_score, two_score = (metrics(tmp_path / name)[-1] for name in ("one", "two"))
+    assert one_score["step"] == two_score["step"] == 20
+    for name in ("probe_top1", "knn_top1"):  # of 2000; parameters differ by rounding
+        assert one_score[name] == pytest.approx(two_score[name], abs=1)
     a, b = (load_params(str(tmp_path / name))[0] for name in ("one", "two"))
     for x, y in zip(*(map(np.ravel, tree["encoder"]["norm"].values()) for tree in (a, b)), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)

@@ -1,6 +1,6 @@
 """Imports point one way. This reads the imports of every module and holds the map of README.md.
 
-main → loop → setup → steps → models, losses, masking, patches;  data and convert stand beside them
+main → loop → setup, probe → steps → models, losses, masking, patches;  data and convert stand beside them
 """
 
 import ast
@@ -71,6 +71,10 @@ def test_the_reader_of_imports_sees_every_form() -> None:
 @pytest.mark.parametrize("module", ["config", "masking", "patches", "sharding", "train_state"])
 def test_the_foundations_import_nothing_of_ours(module: str) -> None:
     assert ours(f"amd_jax.{module}") == set()
+
+
+def test_the_linear_probe_knows_features_only() -> None:
+    assert ours("amd_jax.linear") == set()
 
 
 def test_losses_know_only_the_patch_layout() -> None:

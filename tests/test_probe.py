@@ -1,4 +1,4 @@
-"""Probes of an encoder: kNN by its definition, features on any mesh, during a run and from the command line."""
+"""Probes of an encoder: kNN by its definition; features on any mesh; in a run and from the command line."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from amd_jax.data import sources
 from amd_jax.data.subset import Subset
 from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
-from tests.runs import metrics, tiny
+from tests.runs import losses, metrics, tiny
 
 
 class FewImages:
@@ -146,12 +146,7 @@ def test_a_run_is_probed_every_so_many_epochs_and_at_the_end(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "make_prober", lambda *args: pytest.fail("probed"))
         loop.train(setup.prepare(tiny(steps=7), str(tmp_path / "without")))
-    trained = [
-        {k: v for k, v in line.items() if k.startswith("loss")} for line in metrics(run) if "loss" in line
-    ]
-    assert trained == [
-        {k: v for k, v in line.items() if k.startswith("loss")} for line in metrics(tmp_path / "without")
-    ]
+    assert losses(run) == losses(tmp_path / "without")
 
 
 def test_options_are_the_configs_keys_and_are_checked(
