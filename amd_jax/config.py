@@ -63,6 +63,9 @@ KEYS: dict[str, Key] = {
             "path": Key("", "folder: the directory with train/ and val/; tfds: its data_dir"),
             "train_split": Key("", "split to train on; empty: the source's usual name for it"),
             "eval_split": Key("", "split to evaluate on; empty: the source's usual name for it"),
+            "share": Key(
+                1.0, "training examples used, equally many of each class and always the same; 1: all of them"
+            ),
             "image_size": Key(224, "height and width in pixels that the model sees"),
             "channels": Key(3, "3 for colour, 1 for grey"),
             "mean": Key(IMAGENET_MEAN, "per-channel mean of pixels in [0, 1], subtracted on the device"),

@@ -79,6 +79,12 @@ def make_writer(workdir: str, *, resume_step: int) -> "Writer":
     return Writer(workdir, resume_step=resume_step)
 
 
+def read(workdir: str) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`, oldest first; a step has one for each thing that was logged there."""
+    with open(os.path.join(workdir, "metrics.jsonl")) as lines:
+        return [json.loads(line) for line in lines]
+
+
 def _not_written(kind: str) -> Callable[..., None]:
     """A method of the writer's interface that no run here has a use for: it says so once."""
 

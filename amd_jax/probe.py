@@ -23,7 +23,7 @@ from amd_jax import patches
 from amd_jax.checkpoint import load_params, run_config
 from amd_jax.config import KEYS, ConfigError
 from amd_jax.data import pipeline, sources
-from amd_jax.data.subset import Subset
+from amd_jax.data.subset import shuffled_part
 from amd_jax.linear import Labelled, linear_probe
 from amd_jax.models import build
 from amd_jax.models.vit import ViT
@@ -45,11 +45,13 @@ def make_encoder(config: ConfigDict, mesh: jax.sharding.Mesh) -> Encode:
     """
     encoder = build.encoder(config, "student")
     patch, mean, std = build.patch(config), tuple(config.data.mean), tuple(config.data.std)
+    # A classifier that pools the mean has its norm behind the pooling, not in the encoder.
+    final_norm = config.method not in ("finetune", "kd") or config.finetune.pool == "cls"
 
     def encode(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         x = patches.normalize(patches.patchify(batch["pixels"], patch), mean, std)
         at = jnp.broadcast_to(jnp.arange(encoder.tokens), x.shape[:2])
-        out: Any = ViT(encoder).apply({"params": params}, x, at)
+        out: Any = ViT(encoder, final_norm).apply({"params": params}, x, at)
         tokens = out[0].astype(jnp.float32)
         pooled = tokens[:, 0] if config.probe.pool == "cls" else tokens[:, encoder.cls_token :].mean(axis=1)
         return pooled, batch["label"], batch["mask"]
@@ -118,7 +120,7 @@ def make_prober(
     """
     encode, p = make_encoder(config, mesh), config.probe
     classes = train_source.num_classes
-    fitted = Subset(train_source, p.examples) if p.examples else train_source
+    fitted = shuffled_part(train_source, p.examples) if p.examples else train_source
 
     def probe(params: Any) -> Scores:
         train, test = (features(encode, params, config, source, mesh) for source in (fitted, eval_source))
@@ -130,6 +132,24 @@ def make_prober(
             }
 
     return probe
+
+
+def initial_params(config: ConfigDict) -> Any:
+    """The weights that a pre-training run of this config starts from."""
+    return jax.jit(Pretraining.from_config(config).init)(jax.random.key(config.seed))
+
+
+def probe_params(config: ConfigDict, params: Any) -> Scores:
+    """Scores of student-encoder parameters on the data that `config` names, outside a run.
+
+    Raises:
+      ConfigError: the data are not there.
+    """
+    # As many devices as share a batch evenly: the run's own mesh may have been another machine's.
+    devices = jax.devices()[: math.gcd(config.eval.batch_size, jax.device_count())]
+    mesh = make_mesh(devices=devices)
+    train, test = sources.make_source(config.data, "train"), sources.make_source(config.data, "eval")
+    return make_prober(config, train, test, mesh)(jax.device_put(params, replicated(mesh)))
 
 
 def probe_run(workdir: str, changes: Mapping[str, Any], untrained: bool = False) -> Scores:
@@ -146,15 +166,8 @@ def probe_run(workdir: str, changes: Mapping[str, Any], untrained: bool = False)
     config = run_config(workdir)
     config.update_from_flattened_dict(dict(changes))
     validate_probe(config)
-    if untrained:
-        params = jax.jit(Pretraining.from_config(config).init)(jax.random.key(config.seed))
-    else:
-        params, _ = load_params(workdir)
-    # As many devices as share a batch evenly: the run's own mesh may have been another machine's.
-    devices = jax.devices()[: math.gcd(config.eval.batch_size, jax.device_count())]
-    mesh = make_mesh(devices=devices)
-    train, test = sources.make_source(config.data, "train"), sources.make_source(config.data, "eval")
-    return make_prober(config, train, test, mesh)(jax.device_put(params["encoder"], replicated(mesh)))
+    params = initial_params(config) if untrained else load_params(workdir)[0]
+    return probe_params(config, params["encoder"])
 
 
 def _parser() -> argparse.ArgumentParser:

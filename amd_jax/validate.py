@@ -107,6 +107,7 @@ def _input(config: ConfigDict) -> None:
         ordered = len(d[name]) == 2 and 0 < d[name][0] <= d[name][1]
         _need(ordered, f"data.{name}={d[name]}: give a smallest and a largest value above 0")
     _need(d.crop_scale[1] <= 1, f"data.crop_scale={d.crop_scale}: a share of the area is at most 1")
+    _need(0 < d.share <= 1, f"data.share={d.share}: must be above 0 and at most 1")
     for name in ("repeats", "threads", "prefetch"):
         _need(d[name] > 0, f"data.{name}={d[name]}: must be positive")
 

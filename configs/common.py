@@ -94,6 +94,32 @@ def finetune_images(config: ConfigDict) -> None:
     config.log.every, config.checkpoint.every = 100, 1000
 
 
+def small_images(config: ConfigDict) -> None:
+    """Fashion-MNIST's 28×28 grey images, a student of 0.1 M parameters and a teacher of six times as many."""
+    config.data.image_size, config.data.channels = 28, 1
+    config.data.mean, config.data.std = (0.286,), (0.353,)
+    config.data.crop_scale = (0.5, 1.0)
+    config.data.threads = 1  # on images this small threads only fight over the interpreter
+    config.model.patch_size = 4
+
+    # Encoders have no name of their own at this size; decoders are as small as MAE's are beside its encoder.
+    config.teacher.width, config.teacher.depth, config.teacher.heads = 96, 6, 3
+    config.student.width, config.student.depth, config.student.heads = 48, 4, 3
+    config.decoder.width, config.decoder.depth, config.decoder.heads = 32, 1, 2
+    config.mask.student_visible, config.mask.teacher_visible = 12, 24
+    config.align.student_layers, config.align.teacher_layers = (2, 4), (3, 6)
+    config.align.generator_depth = 1
+    # Published AMD does not normalise; at this size a MAE teacher's features are of very uneven scale.
+    config.loss.feature_norm = "layernorm"
+    config.batch_size = 64
+    config.optim.base_lr = 4e-3  # 1e-3 at this batch size
+
+
+def teacher_as_student(config: ConfigDict) -> dict[str, int]:
+    """The `student` keys of a run that trains the teacher."""
+    return {name: config.teacher[name] for name in ("width", "depth", "heads")}
+
+
 def fewer_patches(config: ConfigDict, argument: str) -> str:
     """`mask95` and `mask98`: 10 and 4 visible patches, as the paper says (its code floors to 9 and 3)."""
     visible = {"mask95": 10, "mask98": 4}

@@ -21,23 +21,7 @@ def get_config(argument: str = "amd") -> ConfigDict:
     """`:teacher`, `:mae` or `:amd`; `:smoke` shrinks the last."""
     config = common.base()
     config.data.source = "embedded"
-    config.data.image_size, config.data.channels = 28, 1
-    config.data.mean, config.data.std = (0.286,), (0.353,)
-    config.data.crop_scale = (0.5, 1.0)
-    config.model.patch_size = 4
-
-    # Encoders have no name of their own at this size; decoders are as small as MAE's are beside its encoder.
-    config.teacher.width, config.teacher.depth, config.teacher.heads = 96, 6, 3
-    config.student.width, config.student.depth, config.student.heads = 48, 4, 3
-    config.decoder.width, config.decoder.depth, config.decoder.heads = 32, 1, 2
-    config.mask.student_visible, config.mask.teacher_visible = 12, 24
-    config.align.student_layers, config.align.teacher_layers = (2, 4), (3, 6)
-    config.align.generator_depth = 1
-    # Published AMD does not normalise; at this size a MAE teacher's features are of very uneven scale.
-    config.loss.feature_norm = "layernorm"
-    config.batch_size = 64
-    config.data.threads = 1  # on images this small threads only fight over the interpreter
-    config.optim.base_lr = 4e-3  # 1e-3 at this batch size
+    common.small_images(config)
     config.log.every, config.log.pictures_every, config.checkpoint.every = 100, 500, 500
 
     steps = {"teacher": 3000, "mae": 1000, "amd": 1000, "smoke": 1000}
@@ -48,6 +32,5 @@ def get_config(argument: str = "amd") -> ConfigDict:
     if argument in ("teacher", "mae"):
         config.method = "mae"
     if argument == "teacher":
-        for name in ("width", "depth", "heads"):
-            config.student[name] = config.teacher[name]
+        config.student.update(common.teacher_as_student(config))
     return common.finish(config, argument if argument == "smoke" else "")

@@ -12,12 +12,14 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from amd_jax.config import ConfigError
+from amd_jax.data.example import Example, Source
+from amd_jax.data.subset import balanced_part
 
 Split = Literal["train", "eval"]
 
@@ -28,40 +30,21 @@ KEEP_IN_MEMORY_BYTES = 256 * 2**20
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
-class Example(NamedTuple):
-    """One labelled image: an encoded file, or uint8 pixels [H, W] or [H, W, C]; `label` counts from 0."""
-
-    image: bytes | np.ndarray
-    label: int
-
-
-class Source(Protocol):
-    """Labelled images by index."""
-
-    @property
-    def num_classes(self) -> int:
-        """Labels are in [0, num_classes)."""
-
-    def __len__(self) -> int:
-        """Number of examples."""
-
-    def __getitem__(self, index: int) -> Example:
-        """The example at `index`; raises OSError where it cannot be read."""
-
-    def describe(self, index: int) -> str:
-        """The file name or record number, for logs."""
-
-
 def make_source(data: ConfigDict, split: Split) -> Source:
     """The source that the `data` section of a config names.
 
     Args:
-      data: the section; `source`, `name`, `path`, `train_split` and `eval_split` are read.
+      data: the section; `source`, `name`, `path`, `share`, `train_split` and `eval_split` are read.
       split: which role the examples play; the section may name the split that plays it.
 
     Raises:
       ConfigError: the data are not there or not of the expected form.
     """
+    source = _whole_source(data, split)
+    return balanced_part(source, data.share) if split == "train" and data.share < 1 else source
+
+
+def _whole_source(data: ConfigDict, split: Split) -> Source:
     name = data.train_split if split == "train" else data.eval_split
     if data.source == "embedded":
         if name:
@@ -72,8 +55,14 @@ def make_source(data: ConfigDict, split: Split) -> Source:
     if data.source == "folder":
         return FolderSource(data.path, split, name, train_name=data.train_split or "train")
     if data.source == "tfds":
-        return TfdsSource(data.name, data.path, split, name)
+        return _tfds_source(data.name, data.path, split, name)
     raise ConfigError(f"data.source={data.source!r}: choose one of 'embedded', 'folder', 'tfds'")
+
+
+@functools.lru_cache(maxsize=4)
+def _tfds_source(name: str, data_dir: str, split: Split, split_name: str) -> "TfdsSource":
+    """Once for a process: a set that is kept in memory is read once for all runs of a comparison."""
+    return TfdsSource(name, data_dir, split, split_name)
 
 
 class EmbeddedSource:

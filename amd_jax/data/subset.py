@@ -1,16 +1,20 @@
-"""A part of a source, for what does not need all of it."""
+"""A part of a source, for what does not need all of it; the same part every time."""
+
+import contextlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from amd_jax.data.sources import Example, Source
+from amd_jax.config import ConfigError
+from amd_jax.data.example import Example, Source
 
 
 class Subset:
-    """The first `examples` of `source` in an order that is shuffled once and always the same."""
+    """The examples of `source` at `indices`."""
 
-    def __init__(self, source: Source, examples: int) -> None:
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
         self._source = source
-        self._indices = np.random.default_rng(0).permutation(len(source))[:examples]
+        self._indices = np.asarray(indices)
 
     @property
     def num_classes(self) -> int:
@@ -26,3 +30,39 @@ class Subset:
     def describe(self, index: int) -> str:
         """Name of the example in the source."""
         return self._source.describe(int(self._indices[index]))
+
+
+def shuffled_part(source: Source, examples: int) -> Subset:
+    """The first `examples` of `source` in a shuffled order."""
+    return Subset(source, _order(source)[:examples])
+
+
+def balanced_part(source: Source, share: float) -> Subset:
+    """A share of `source` with equally many examples of each class, as few-label results are reported on.
+
+    Walks the shuffled order until all classes are full, so little more is read than is taken. A class that
+    has fewer examples than that gives what it has; a larger share of the same source holds the smaller one.
+
+    Raises:
+      ConfigError: the share is less than one example of each class.
+    """
+    quota = round(share * len(source) / source.num_classes)
+    if quota < 1:
+        raise ConfigError(
+            f"data.share={share}: less than one of {len(source)} examples for each of {source.num_classes} "
+            "classes; raise it"
+        )
+    taken, missing = [], [quota] * source.num_classes
+    for index in map(int, _order(source)):
+        with contextlib.suppress(OSError):  # unreadable: the next of its class is taken
+            label = source[index].label
+            if missing[label]:
+                missing[label] -= 1
+                taken.append(index)
+        if not any(missing):
+            break
+    return Subset(source, taken)
+
+
+def _order(source: Source) -> np.ndarray:
+    return np.random.default_rng(0).permutation(len(source))

@@ -1,0 +1,1 @@
+"""Several methods from the same start, evaluated alike: `python -m amd_jax.compare`."""

@@ -1,0 +1,57 @@
+"""`python -m amd_jax.compare --config=configs/compare_fashion.py --workdir=DIR [--jobs=2]`.
+
+Trains the plan's teacher and, from the same initial weights and data order, a student by each method for each
+seed; scores the frozen encoders and fine-tunes them. `DIR/results.md` and `DIR/results.png` are renewed as
+results come in. What is finished is kept: the same command goes on. Exit codes are those of command.py.
+"""
+
+from absl import app, flags, logging
+
+from amd_jax import command
+from amd_jax.config import KEYS, ConfigError
+
+_JOBS = flags.DEFINE_integer("jobs", 1, "runs at a time; they share out the cores (on one accelerator: 1)", 1)
+
+PARTS = ("seeds", "labels", "ablation_labels", *(f"base.{name}" for name in KEYS))
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Parses the flags of a comparison."""
+    return command.parse(argv, PARTS, "amd_jax.compare")
+
+
+def main(argv: list[str]) -> None:
+    """Hand the plan over, and turn how it ended into an exit code."""
+    del argv
+    from pathlib import Path
+
+    from amd_jax.compare import cell, plan, report, schedule
+    from amd_jax.loop import NonFiniteError, StoppedBySignal
+
+    logging.set_verbosity(logging.WARNING)
+    wanted, workdir = command.CONFIG.value, Path(str(command.WORKDIR.value)).expanduser().absolute()
+
+    def finished(name: str, seconds: float, results: dict[str, cell.Result]) -> None:
+        print(
+            f"[{len(results)}/{len(cells)}] {report.line(name, results[name])} ({seconds:.0f} s)", flush=True
+        )
+        report.write(wanted, results, workdir)
+        report.plot(wanted, results, workdir)
+
+    try:
+        report.check_plotting()
+        cells = plan.cells(wanted, workdir)
+        results = schedule.run_all(cells, workdir, _JOBS.value, finished)
+        report.write(wanted, results, workdir)
+        report.plot(wanted, results, workdir)
+    except ConfigError as error:
+        command.fail(error)
+    except NonFiniteError as error:
+        command.leave(error, command.EXIT_NON_FINITE)
+    except StoppedBySignal as stop:
+        command.leave(stop, command.EXIT_STOPPED)
+    print((workdir / "results.md").read_text())
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse)

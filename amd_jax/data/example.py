@@ -1,0 +1,29 @@
+"""What every source of labelled images offers."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+
+class Example(NamedTuple):
+    """One labelled image: an encoded file, or uint8 pixels [H, W] or [H, W, C]; `label` counts from 0."""
+
+    image: bytes | np.ndarray
+    label: int
+
+
+class Source(Protocol):
+    """Labelled images by index."""
+
+    @property
+    def num_classes(self) -> int:
+        """Labels are in [0, num_classes)."""
+
+    def __len__(self) -> int:
+        """Number of examples."""
+
+    def __getitem__(self, index: int) -> Example:
+        """The example at `index`; raises OSError where it cannot be read."""
+
+    def describe(self, index: int) -> str:
+        """The file name or record number, for logs."""

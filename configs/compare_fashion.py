@@ -1,0 +1,124 @@
+"""Every method from the same start on the whole of Fashion-MNIST: the tables of docs/RESULTS.md.
+
+    pip install -r requirements-compare.txt
+    python -m amd_jax.compare --config=configs/compare_fashion.py --workdir=DIR \\
+        --config.base.data.path=TFDS_DIR --jobs=2
+
+TFDS_DIR holds what `python -m amd_jax.data.prepare --name=fashion_mnist --data_dir=TFDS_DIR` wrote. Students
+have 0.1 M parameters and see 1,000 batches of 64; scores are on the 10,000 test images. `:tune` is what the
+settings were chosen by: the same on the first 50,000 training images, scored on the other 10,000.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+FINETUNE_RECIPE = {"base_lr": 4e-3, "b2": 0.999, "layer_decay": 0.75}
+FIRST_LAYERS = {"student_layers": (4,), "teacher_layers": (6,)}
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """The plan; `:tune` is another one, `:smoke` shrinks the first until it runs in minutes on a CPU."""
+    plan = ConfigDict(sort_keys=False)  # tables keep the order of the methods
+    plan.seeds = (0, 1, 2)
+    plan.labels = (0.01, 0.1, 1.0)
+    plan.ablation_labels = (0.1,)
+    plan.base = _base()
+    plan.teacher = _run("mae", 4000, student=common.teacher_as_student(plan.base))
+    plan.finetune = _run("finetune", 400, optim=FINETUNE_RECIPE)
+    plan.methods = _methods(1000)
+    plan.ablations = _ablations()
+    if argument == "tune":
+        _tune(plan)
+    elif argument == "smoke":
+        _smoke(plan)
+    elif argument:
+        raise ValueError(f"config argument {argument!r}: choose 'tune', 'smoke' or nothing")
+    return plan
+
+
+def _base() -> ConfigDict:
+    config = common.base()
+    common.small_images(config)
+    config.data.source, config.data.name = "tfds", "fashion_mnist"
+    # A method says how long it runs; scores are made at the end.
+    config.steps, config.epochs = 0, 0.0
+    config.eval.every_epochs = 1e6
+    config.probe.examples = 20_000
+    config.log.every, config.log.pictures_every = 100, 0
+    config.checkpoint.every, config.checkpoint.keep = 500, 1
+    return config
+
+
+def _run(method: str, steps: int, **sections: dict[str, Any]) -> dict[str, Any]:
+    """What a run changes: its method, length and warm-up, and whole sections."""
+    optim = sections.pop("optim", {}) | {"warmup_steps": steps // 10}
+    return {"method": method, "steps": steps, "optim": optim, **sections}
+
+
+def _methods(steps: int) -> dict[str, Any]:
+    def dmae(visible: int) -> dict[str, Any]:
+        """DMAE's loss, CLS token and all, at 3/4 of the depth; the pixels' normalisation is everyone's."""
+        loss = {"align": "l1", "feature_norm": "l2", "layers": "sum"}
+        align = {"student_layers": (3,), "teacher_layers": (5,), "projection": "linear_bias"}
+        return _run("dmae", steps, mask={"student_visible": visible}, loss=loss, align=align)
+
+    return {
+        "scratch": {"method": "mae"},  # not trained at all
+        "mae": _run("mae", steps),
+        "dmae75": dmae(12),
+        "dmae95": dmae(3),
+        "dmae98": dmae(1),
+        "amd": _run("amd", steps),
+        # Logits of a teacher that was fine-tuned on as many labels as the student will be; all images.
+        "kd": _run("kd", steps, finetune={"kd_weight": 1.0}),
+    }
+
+
+def _ablations() -> dict[str, dict[str, Any]]:
+    return {
+        "patches_the_teacher_sees": {
+            "12_as_the_student": {"mask": {"teacher_visible": 12}},
+            "18": {"mask": {"teacher_visible": 18}},
+            "24": {},
+            "36": {"mask": {"teacher_visible": 36}},
+            "49_all": {"mask": {"teacher_visible": 49}},
+        },
+        "alignment": {
+            "direct": {"loss": {"gen_weight": 0.0}},
+            "generative": {"loss": {"direct_weight": 0.0}},
+            "both": {},
+        },
+        "aligned_layers": {"one": {"align": FIRST_LAYERS}, "two": {}},
+        "distance": {
+            "l2": {},
+            "l1": {"loss": {"align": "l1"}},
+            "smooth_l1": {"loss": {"align": "smooth_l1"}},
+        },
+    }
+
+
+def _tune(plan: ConfigDict) -> None:
+    """One seed that the tables do not use; no test image is read."""
+    plan.seeds, plan.labels, plan.ablations = (100,), (0.1, 1.0), {}
+    plan.base.data.train_split, plan.base.data.eval_split = "train[:50000]", "train[50000:]"
+    methods = plan.methods.to_dict()
+    twice = {"base_lr": 2 * plan.base.optim.base_lr}
+    plan.methods = {
+        name + suffix: methods[name] | {"optim": methods[name]["optim"] | changes}
+        for name in ("mae", "dmae75", "amd")
+        for suffix, changes in (("", {}), ("_lr2", twice))
+    } | {f"amd_{norm}": methods["amd"] | {"loss": {"feature_norm": norm}} for norm in ("none", "l2")}
+
+
+def _smoke(plan: ConfigDict) -> None:
+    """One seed on the embedded images, a few steps each."""
+    plan.seeds, plan.labels, plan.ablation_labels = (0, 1), (0.1, 1.0), ()
+    plan.base.data.source = "embedded"
+    for part in (plan.teacher, plan.finetune, *plan.methods.values()):
+        if "steps" in part:
+            part.steps, part.optim.warmup_steps = 10, 1
+    plan.base.probe.examples = 500
+    plan.ablations = {"alignment": plan.ablations.alignment}
