@@ -1,6 +1,5 @@
 """Small runs for the tests of loop, checkpoint, main and probe."""
 
-import json
 import os
 import subprocess
 import sys
@@ -11,7 +10,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from amd_jax import optim, setup, sharding
+from amd_jax.data.sources import make_source
+from amd_jax.metrics import read
+from amd_jax.steps.step import make_step
 from amd_jax.train_state import path_name
+from amd_jax.validate import validate
 from configs import vitb_in1k
 
 ROOT = Path(__file__).parents[1]
@@ -26,9 +30,31 @@ def tiny(**changes: Any) -> ConfigDict:
     return config
 
 
+def step_shapes(config: ConfigDict) -> None:
+    """A config is valid and its whole step has shapes, without data, weights or a compilation."""
+    config.teacher.random = True  # weights are the user's
+    validate(config)
+    with config.unlocked():
+        config.data.source = "embedded"  # ImageNet is not here; only the number of classes is asked for
+    task = setup.make_task(config, make_source(config.data, "train"))
+    learning_rate = optim.schedule(config, 100, 10.0)
+    optimizer = optim.optimizer(config, learning_rate)
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    _, state = setup._abstract_state(task, optimizer, mesh)
+    teacher = jax.eval_shape(task.init_frozen, jax.random.key(0))
+    batch = {
+        "pixels": jax.ShapeDtypeStruct((config.batch_size, *task.input_shape), "uint8"),
+        "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),
+    }
+    step = make_step(task, optimizer, learning_rate, config.seed, config.accum_steps)
+    new_state, metrics = jax.eval_shape(step, state, teacher, {name: batch[name] for name in task.inputs})
+    assert jax.tree.map(lambda x: x.shape, new_state) == jax.tree.map(lambda x: x.shape, state)
+    assert {"loss", "lr", "grad_norm"} <= metrics.keys()
+
+
 def metrics(workdir: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return read(str(workdir))
 
 
 def losses(workdir: Path) -> dict[int, tuple[float, ...]]:

@@ -3,19 +3,18 @@
 import importlib
 from pathlib import Path
 
-import jax
 import pytest
 from ml_collections import ConfigDict
 
-from amd_jax import optim, setup, sharding
 from amd_jax.config import KEYS, ConfigError, default, flat
-from amd_jax.data.sources import make_source
 from amd_jax.steps.pretrain import Pretraining
-from amd_jax.steps.step import make_step
 from amd_jax.validate import validate
+from tests.runs import step_shapes
 
 ROOT = Path(__file__).parents[1]
-FILES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in ("common", "__init__"))
+# A comparison's plan is not the config of a run; tests/compare/ looks at the runs in it.
+OTHERS = ("common", "__init__", "compare_fashion")
+FILES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in OTHERS)
 ARGUMENTS = {"demo": ("teacher", "mae", "amd", "smoke"), "dmae": ("", "mask95", "mask98", "smoke")}
 RUNS = [(name, arg) for name in FILES for arg in ARGUMENTS.get(name.split("_")[0], ("", "smoke"))]
 
@@ -28,24 +27,7 @@ def load(name: str, argument: str = "smoke") -> ConfigDict:
 @pytest.mark.parametrize(("name", "argument"), RUNS)
 def test_every_config_is_valid_and_its_whole_step_has_shapes(name: str, argument: str) -> None:
     config = load(name, argument)
-    config.teacher.random = True  # weights are the user's
-    validate(config)
-    with config.unlocked():
-        config.data.source = "embedded"  # ImageNet is not here; only the number of classes is asked for
-    task = setup.make_task(config, make_source(config.data, "train"))
-    learning_rate = optim.schedule(config, 100, 10.0)
-    optimizer = optim.optimizer(config, learning_rate)
-    mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    _, state = setup._abstract_state(task, optimizer, mesh)
-    teacher = jax.eval_shape(task.init_frozen, jax.random.key(0))
-    batch = {
-        "pixels": jax.ShapeDtypeStruct((config.batch_size, *task.input_shape), "uint8"),
-        "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),
-    }
-    step = make_step(task, optimizer, learning_rate, config.seed, config.accum_steps)
-    new_state, metrics = jax.eval_shape(step, state, teacher, {name: batch[name] for name in task.inputs})
-    assert jax.tree.map(lambda x: x.shape, new_state) == jax.tree.map(lambda x: x.shape, state)
-    assert {"loss", "lr", "grad_norm"} <= metrics.keys()
+    step_shapes(config)
 
 
 @pytest.mark.parametrize(("name", "argument"), RUNS)

@@ -118,7 +118,7 @@ def test_tensorflow_datasets_are_imported_where_they_are_used_and_only_there() -
 
 @pytest.mark.parametrize("module", [m for m in under("configs") if m not in ("configs", "configs.common")])
 def test_configs_import_only_ml_collections_and_common(module: str) -> None:
-    assert IMPORTS[module] <= {"ml_collections", "configs.common"}
+    assert IMPORTS[module] <= {"ml_collections", "configs.common", "collections.abc", "typing"}
 
 
 def test_common_alone_knows_where_config_keys_are_declared() -> None:
@@ -129,8 +129,12 @@ def test_the_package_never_imports_its_configs() -> None:
     assert all(inside(module, "configs") for module in importers("configs"))
 
 
-def test_only_main_hands_over_to_the_loop() -> None:
-    assert importers("amd_jax.loop") <= {"amd_jax.main"}
+def test_only_a_command_hands_over_to_the_loop() -> None:
+    assert all(inside(module, "amd_jax.main", "amd_jax.compare") for module in importers("amd_jax.loop"))
+
+
+def test_nothing_but_a_comparison_knows_of_comparisons() -> None:
+    assert all(inside(module, "amd_jax.compare") for module in importers("amd_jax.compare"))
 
 
 def test_nothing_imports_in_a_circle() -> None:

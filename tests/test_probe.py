@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 from amd_jax import loop, probe, setup
 from amd_jax.config import ConfigError
 from amd_jax.data import sources
-from amd_jax.data.subset import Subset
 from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
 from tests.runs import losses, metrics, tiny
@@ -70,16 +69,6 @@ def test_knn_is_its_definition_in_chunks_of_any_size(seed: int, k: int, temperat
 def test_a_small_temperature_does_not_overflow() -> None:
     x, labels = np.eye(3, dtype=np.float32), np.arange(3)
     assert probe.knn((x, labels), (x, labels), 3, k=3, temperature=1e-3) == 100
-
-
-def test_a_subset_is_the_same_every_time_and_of_distinct_examples() -> None:
-    whole = FewImages("train", 50)
-    one, two = Subset(whole, 20), Subset(whole, 20)
-    assert [one.describe(i) for i in range(len(one))] == [two.describe(i) for i in range(len(two))]
-    assert len({one.describe(i) for i in range(20)}) == 20
-    np.testing.assert_array_equal(one[3].image, whole[int(one.describe(3))].image)
-    assert len(Subset(whole, 99)) == 50
-    assert one.num_classes == 10
 
 
 def encoded(config: ConfigDict, source: sources.Source, devices: int) -> tuple[np.ndarray, np.ndarray]:

@@ -105,8 +105,8 @@ def _cells(plan: ConfigDict, workdir: Path) -> Iterator[Cell]:
         for method, changes in plan.methods.items():
             yield from _encoders(plan, workdir, method, (changes,), seed)
             yield from _finetunings(plan, workdir, method, seed, plan.labels)
-    for seed in plan.seeds:
-        for name, changes in variants(plan):
+    for name, changes in variants(plan):
+        for seed in plan.seeds:
             yield from _encoders(plan, workdir, name, (plan.methods.amd, changes), seed)
             yield from _finetunings(plan, workdir, name, seed, plan.ablation_labels)
 

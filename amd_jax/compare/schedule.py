@@ -127,9 +127,13 @@ def _start_worker(stop: Any, cores: Any, compiled: str) -> None:
 
 
 def _work(cell: Cell, workdir: Path) -> Result:
+    told = False
+
     def stop() -> None:
-        if _stop.is_set():
-            os.kill(os.getpid(), signal.SIGTERM)  # which the run answers by saving
+        nonlocal told
+        if _stop.is_set() and not told:
+            told = True  # the run answers by saving; a second signal would end it at once
+            os.kill(os.getpid(), signal.SIGTERM)
 
     if _stop.is_set():
         raise StoppedBySignal("before it began")

@@ -5,6 +5,7 @@ process at little cost. Decoding and augmentation are `transforms.py`'s business
 No source needs TensorFlow.
 """
 
+import contextlib
 import functools
 import io
 import lzma
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 
 from amd_jax.config import ConfigError
 from amd_jax.data.example import Example, Source
@@ -26,6 +28,8 @@ Split = Literal["train", "eval"]
 # A TFDS set up to this size on disk stays in memory once it has been read: parsing a record takes 0.1 ms or
 # more, which is nothing beside a photograph but several times the work on a 28×28 image.
 KEEP_IN_MEMORY_BYTES = 256 * 2**20
+# Of those, images with at most so many pixels stay as pixels: decoding them costs as much as cropping them.
+KEEP_DECODED_PIXELS = 64 * 64
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -226,11 +230,23 @@ class TfdsSource:
         except Exception as error:  # what a damaged record raises depends on the layer that notices
             raise OSError(f"unreadable record: {error}") from error
         if self._keep:
-            self._kept[index] = example
+            example = self._kept[index] = example._replace(image=_unpacked(example.image))
         return example
 
     def describe(self, index: int) -> str:
         return f"{self._id} {self._split} record {index}"
+
+
+def _unpacked(image: bytes | np.ndarray) -> bytes | np.ndarray:
+    """The pixels of a small grey or colour image; anything else as it is, for `transforms.decode`."""
+    if isinstance(image, bytes):
+        with (
+            contextlib.suppress(Exception),
+            Image.open(io.BytesIO(image)) as opened,
+        ):  # damaged: decode says so
+            if opened.mode in ("L", "RGB") and opened.width * opened.height <= KEEP_DECODED_PIXELS:
+                return np.asarray(opened)
+    return image
 
 
 def _prepared_folder(name: str, data_dir: str) -> str:

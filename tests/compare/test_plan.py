@@ -1,0 +1,120 @@
+"""The cells of a comparison: the same start for all, what each needs, mistakes found before the first."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from amd_jax.compare import plan as plans
+from amd_jax.config import ConfigError, flat
+from amd_jax.data.sources import make_source
+from amd_jax.setup import make_task
+from configs import compare_fashion
+from tests.runs import step_shapes
+
+WORKDIR = Path("/nowhere")
+
+
+@pytest.fixture(scope="module")
+def plan() -> ConfigDict:
+    return compare_fashion.get_config()
+
+
+@pytest.mark.parametrize("argument", ["", "tune", "smoke"])
+def test_every_cell_is_a_valid_run_and_comes_after_what_it_needs(argument: str) -> None:
+    cells = plans.cells(compare_fashion.get_config(argument), WORKDIR)
+    seen: set[str] = set()
+    for name, cell in cells.items():
+        assert seen >= {*cell.needs}, name
+        seen.add(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["teacher", "teacher/labels1", "mae", "dmae75", "dmae98", "amd", "kd_labels1"]
+)
+def test_every_kind_of_run_has_shapes(plan: ConfigDict, name: str) -> None:
+    cell = plans.cells(plan, WORKDIR)[name if name.startswith("teacher") else f"{name}/seed0"]
+    config = cell.config.copy_and_resolve_references()
+    config.student.weights = config.teacher.weights = ""  # they come from other cells
+    step_shapes(config)
+
+
+def test_every_variant_has_shapes(plan: ConfigDict) -> None:
+    for name, _ in plans.variants(plan):
+        config = plans.cells(plan, WORKDIR)[f"{name}/seed0"].config.copy_and_resolve_references()
+        config.teacher.weights = ""
+        step_shapes(config)
+
+
+def test_the_size_of_the_whole_comparison(plan: ConfigDict) -> None:
+    """For 3 seeds: 6 methods and kd for each of 3 shares, 7 methods fine-tuned on 3 shares, 7 variants."""
+    cells = plans.cells(plan, WORKDIR)
+    assert len(cells) == 1 + 3 + 3 * ((6 + 3) + 7 * 3 + 7 * (1 + len(plan.ablation_labels)))
+
+
+def test_methods_differ_in_what_they_say_and_in_nothing_else(plan: ConfigDict) -> None:
+    cells = plans.cells(plan, WORKDIR)
+    mae, amd = (flat(cells[f"{name}/seed1"].config) for name in ("mae", "amd"))
+    different = {name for name in mae if mae[name] != amd[name]}
+    assert different == {"method", "teacher.weights"}
+    assert amd["teacher.weights"] == str(WORKDIR / "teacher")
+
+
+@pytest.mark.parametrize("method", ["mae", "dmae75", "dmae98", "amd", "kd_labels10"])
+def test_all_students_start_from_the_encoder_that_scratch_is(plan: ConfigDict, method: str) -> None:
+    cells = plans.cells(plan, WORKDIR)
+
+    def encoder(name: str) -> dict[str, jax.Array]:
+        config = cells[name].config.copy_and_resolve_references()
+        config.data.source = "embedded"
+        task = make_task(config, make_source(config.data, "train"))
+        return flat(jax.jit(task.init)(jax.random.key(config.seed))["encoder"])
+
+    scratch, other = encoder("scratch/seed2/labels10"), encoder(f"{method}/seed2")
+    for name, value in scratch.items():
+        np.testing.assert_array_equal(value, other[name], name)
+
+
+def test_distillation_of_logits_needs_a_teacher_that_knows_no_more_labels(plan: ConfigDict) -> None:
+    cells = plans.cells(plan, WORKDIR)
+    assert cells["kd_labels10/seed0"].needs == ("teacher/labels10",)
+    assert cells["kd_labels10/seed0/labels10"].needs == ("kd_labels10/seed0",)
+    assert cells["teacher/labels10"].config.data.share == 0.1
+    assert cells["kd_labels10/seed0"].config.finetune.kd_weight == 1  # no labels but the teacher's
+
+
+def test_fine_tuning_from_scratch_loads_nothing(plan: ConfigDict) -> None:
+    cell = plans.cells(plan, WORKDIR)["scratch/seed0/labels1"]
+    assert (cell.config.student.weights, cell.needs) == ("", ())
+    assert not plans.cells(plan, WORKDIR)["scratch/seed0"].trained
+
+
+def test_a_variant_that_changes_nothing_is_amd(plan: ConfigDict) -> None:
+    assert plans.variant_name(plan, "alignment", "both") == "amd"
+    assert plans.variant_name(plan, "alignment", "direct") == "alignment_direct"
+    assert "alignment_both" not in dict(plans.variants(plan))
+
+
+WRONG = [
+    ({"base.data.image_size": 30}, "teacher: data.image_size=30"),
+    ({"base.mask.student_visible": 50}, "50 of 49"),
+    ({"base.optim.b2": 1.5}, "optim.b2=1.5"),
+    ({"seeds": ()}, "at least one"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_a_run_that_would_be_refused_is_found_before_the_first_one(changes: dict, words: str) -> None:
+    wrong = compare_fashion.get_config()
+    wrong.update_from_flattened_dict(changes)
+    with pytest.raises(ConfigError, match=words):
+        plans.cells(wrong, WORKDIR)
+
+
+def test_ablations_without_the_method_they_change() -> None:
+    wrong = compare_fashion.get_config()
+    del wrong.methods["amd"]
+    with pytest.raises(ConfigError, match="the plan has none"):
+        plans.cells(wrong, WORKDIR)

@@ -1,0 +1,61 @@
+"""Tables and plot: the statistics they claim, and what is missing said."""
+
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from amd_jax.compare import report
+from configs import compare_fashion
+
+
+@pytest.fixture
+def plan() -> ConfigDict:
+    made = compare_fashion.get_config()
+    made.labels, made.ablation_labels = (1.0,), ()
+    return made
+
+
+def result(probe: float, knn: float = 70.0) -> dict:
+    return {"probe_top1": probe, "knn_top1": knn, "tflop": 1.5, "seconds": 60.0, "device": "cpu"}
+
+
+def results() -> dict[str, dict]:
+    found = {f"amd/seed{s}": result(80.0 + s) for s in (0, 1, 2)}
+    found |= {f"mae/seed{s}": result(78.0 + 2 * s) for s in (0, 1)}
+    return found | {"amd/seed0/labels100": result(0) | {"eval_top1": 90.0}, "teacher": result(85)}
+
+
+def rows(plan: ConfigDict, tmp_path: Path) -> dict[str, list[str]]:
+    report.write(plan, results(), tmp_path)
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    split = [[text.strip() for text in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    return {name: scores for name, *scores in split if name}
+
+
+def test_a_row_is_mean_and_sample_deviation_and_says_how_many_seeds_are_there(
+    plan: ConfigDict, tmp_path: Path
+) -> None:
+    found = rows(plan, tmp_path)
+    assert found["amd"] == ["81.00 ± 1.00", "70.00 ± 0.00", "90.00 (1 of 3 seeds)", "1.50", "60"]
+    assert found["mae"][0] == "79.00 ± 1.41 (2 of 3 seeds)"
+    assert found["kd"] == ["–"] * 5
+    assert found["*teacher*"] == ["85.00", "70.00", "–", "1.50", "60"]
+
+
+def test_differences_are_taken_seed_by_seed(plan: ConfigDict, tmp_path: Path) -> None:
+    # Seeds 0 and 1 alone have both: 80 - 78 and 81 - 80.
+    assert rows(plan, tmp_path)["amd − mae"][0] == "+1.50 ± 0.71 (2 of 3 seeds)"
+
+
+def test_an_ablation_shows_amd_among_its_variants(plan: ConfigDict, tmp_path: Path) -> None:
+    found = rows(plan, tmp_path)
+    assert found["both (amd)"][0] == "81.00 ± 1.00"
+    assert found["direct"][0] == "–"
+
+
+def test_the_plot_is_a_picture_even_where_scores_are_missing(plan: ConfigDict, tmp_path: Path) -> None:
+    report.plot(plan, results(), tmp_path)
+    with Image.open(tmp_path / "results.png") as picture:
+        assert min(picture.size) > 200

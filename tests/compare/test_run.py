@@ -1,0 +1,82 @@
+"""A whole comparison from the command line: stopped, continued, refused when its plan changed."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runs import ROOT
+
+PLAN = """
+from configs import compare_fashion
+
+def get_config():
+    plan = compare_fashion.get_config("smoke")
+    plan.seeds, plan.labels, plan.ablations = (0,), (1.0,), {}
+    for name in ("dmae75", "dmae95", "dmae98", "amd"):
+        del plan.methods[name]
+    return plan
+"""
+CELLS = 1 + 1 + 3 + 3  # the teacher, it fine-tuned, scratch, mae, kd, and they fine-tuned
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """The command on one device, in the project's root."""
+    (folder / "plan.py").write_text(PLAN)
+    command = [sys.executable, "-m", "amd_jax.compare", f"--config={folder / 'plan.py'}"]
+    return subprocess.Popen(
+        [*command, f"--workdir={folder / 'W'}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": "", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_a_comparison_goes_on_where_it_was_stopped_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    with start(tmp_path, "--jobs=2") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(f"[1/{CELLS}]")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    assert process.returncode == 75, err
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
+    assert 1 <= len(kept) < CELLS
+
+    with start(tmp_path) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    finished = list(tmp_path.rglob("result.json"))
+    assert len(finished) == CELLS
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    table = (tmp_path / "W" / "results.md").read_text()
+    assert table in out
+    assert "–" not in table.split("##")[1]  # every method has every score
+    assert (tmp_path / "W" / "results.png").exists()
+
+    with start(tmp_path, "--config.base.batch_size=32") as process:
+        _, err = process.communicate()
+    assert process.returncode == 2
+    assert "batch_size=64, the plan now has 32" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+WRONG = [
+    (["--config.base.data.pth=x"], "did you mean base.data.path"),
+    (["--config.base.mask.student_visible=50"], "50 of 49"),
+    (["--jobs=0"], "jobs"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_a_mistake_is_one_line_and_leaves_nothing(arguments: list[str], words: str, tmp_path: Path) -> None:
+    with start(tmp_path, *arguments) as process:
+        _, err = process.communicate()
+    assert process.returncode == 2, err
+    assert words in err.splitlines()[-1]
+    assert not (tmp_path / "W").exists()

@@ -1,0 +1,82 @@
+"""Parts of a source: always the same, balanced where asked, never one that cannot be read."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amd_jax.config import ConfigError, default
+from amd_jax.data.example import Example
+from amd_jax.data.sources import make_source
+from amd_jax.data.subset import balanced_part, shuffled_part
+
+
+class Labels:
+    """Examples that are nothing but their labels; the indices in `broken` cannot be read."""
+
+    def __init__(self, labels: list[int], broken: frozenset[int] = frozenset()) -> None:
+        self.labels, self.broken, self.num_classes = labels, broken, max(labels) + 1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Example:
+        if index in self.broken:
+            raise OSError("broken")
+        return Example(np.uint8([[index]]), self.labels[index])
+
+    def describe(self, index: int) -> str:
+        return str(index)
+
+
+def names(part: object) -> list[str]:
+    return [part.describe(i) for i in range(len(part))]  # type: ignore[attr-defined]
+
+
+def test_a_shuffled_part_is_the_same_every_time_and_of_distinct_examples() -> None:
+    whole = Labels([i % 4 for i in range(50)])
+    one, two = shuffled_part(whole, 20), shuffled_part(whole, 20)
+    assert names(one) == names(two)
+    assert len(set(names(one))) == 20
+    assert one[3].image == whole[int(one.describe(3))].image
+    assert len(shuffled_part(whole, 99)) == 50
+    assert one.num_classes == 4
+
+
+@given(st.lists(st.integers(0, 3), min_size=8, max_size=120), st.floats(0.05, 1), st.floats(0.05, 1))
+def test_a_balanced_part_has_equally_many_of_each_class_and_holds_every_smaller_one(
+    labels: list[int], a: float, b: float
+) -> None:
+    whole = Labels([*labels, 3])
+    parts = []
+    for share in sorted((a, b)):
+        quota = round(share * len(whole) / 4)
+        if quota < 1:
+            with pytest.raises(ConfigError, match="less than one"):
+                balanced_part(whole, share)
+            continue
+        part = balanced_part(whole, share)
+        parts.append(set(names(part)))
+        there = Counter(whole.labels)
+        taken = Counter(part[i].label for i in range(len(part)))
+        assert taken == Counter({c: min(quota, n) for c, n in there.items()})
+        assert len(parts[-1]) == len(part)
+    if len(parts) == 2:
+        assert parts[0] <= parts[1]
+
+
+def test_what_cannot_be_read_is_replaced_by_another_of_its_class() -> None:
+    whole = Labels([0, 1] * 20, broken=frozenset(range(10)))
+    part = balanced_part(whole, 0.5)
+    assert len(part) == 20
+    assert not {*map(int, names(part))} & whole.broken
+
+
+def test_a_config_takes_a_share_of_the_training_split_alone() -> None:
+    data = default().data
+    data.share = 0.01
+    train = make_source(data, "train")
+    assert Counter(train[i].label for i in range(len(train))) == dict.fromkeys(range(10), 10)
+    assert len(make_source(data, "eval")) == 2000
