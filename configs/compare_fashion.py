@@ -112,7 +112,7 @@ def _ablations() -> dict[str, dict[str, Any]]:
 
 
 def _tune(plan: ConfigDict) -> None:
-    """Learning rates and AMD's feature norm, with a seed that the tables do not use; no test image is read."""
+    """Learning rates and AMD's feature norm, with a seed of its own; no test image is read."""
     plan.seeds, plan.labels, plan.ablations = (100,), (0.1,), {}
     plan.base.data.train_split, plan.base.data.eval_split = "train[:50000]", "train[50000:]"
     plan.base.optim.base_lr = 4e-3
