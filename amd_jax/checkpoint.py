@@ -77,10 +77,17 @@ class Checkpoints:
 
 
 def save_config(workdir: str, config: ConfigDict) -> None:
-    """Writes the resolved config next to the run, whole or not at all."""
-    path = Path(workdir) / CONFIG
+    """Writes the resolved config next to the run."""
+    write_json(Path(workdir) / CONFIG, config.to_dict())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file whole or not at all."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n")
+    with open(temporary, "w") as file:
+        file.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, path)
 
 

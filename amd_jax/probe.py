@@ -135,7 +135,7 @@ def make_prober(
 
 
 def initial_params(config: ConfigDict) -> Any:
-    """The weights that a pre-training run of this config starts from."""
+    """The random weights that a pre-training run of this config draws, whatever `student.weights` says."""
     return jax.jit(Pretraining.from_config(config).init)(jax.random.key(config.seed))
 
 
@@ -153,12 +153,12 @@ def probe_params(config: ConfigDict, params: Any) -> Scores:
 
 
 def probe_run(workdir: str, changes: Mapping[str, Any], untrained: bool = False) -> Scores:
-    """Scores of the encoder that a run trained, or of the weights it started from.
+    """Scores of the encoder that a run trained, or of the random weights of its seed.
 
     Args:
       workdir: of the run.
       changes: config keys that replace the run's own.
-      untrained: whether its initial weights are wanted.
+      untrained: whether the random weights are wanted.
 
     Raises:
       ConfigError: there is no such run, or a key is wrong.

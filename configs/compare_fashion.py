@@ -6,7 +6,7 @@
 
 TFDS_DIR holds what `python -m amd_jax.data.prepare --name=fashion_mnist --data_dir=TFDS_DIR` wrote. Students
 have 0.1 M parameters and see 800 batches of 64; scores are on the 10,000 test images. `:tune` is what the
-settings were chosen by: the same on the first 50,000 training images, scored on the other 10,000.
+settings were chosen by: runs of 1,000 steps on the first 50,000 training images, scored on the other 10,000.
 """
 
 from collections.abc import Mapping
@@ -65,8 +65,8 @@ def _run(method: str, steps: int, **sections: dict[str, Any]) -> dict[str, Any]:
 
 
 def _finetune(steps: int) -> dict[str, Any]:
-    """Shorter than published recipes, so a larger rate and head, and no mixing or RandAugment."""
-    optim = {"base_lr": 1.6e-2, "b2": 0.999, "layer_decay": 0.75}
+    """Shorter than published recipes, so a larger rate and head; no layer decay, which would hurt scratch."""
+    optim = {"base_lr": 1.6e-2, "b2": 0.999}
     data = {"crop_scale": (0.8, 1.0)}
     return _run("finetune", steps, optim=optim, data=data, finetune={"head_std": 0.02})
 
@@ -79,12 +79,13 @@ def _methods(steps: int) -> dict[str, Any]:
         return _run("dmae", steps, mask={"student_visible": visible}, loss=loss, align=align)
 
     return {
-        "scratch": {"method": "mae"},  # not trained at all
+        "scratch": {"method": "mae", "steps": 0, "epochs": 0.0},  # not trained at all
         "mae": _run("mae", steps),
         "dmae75": dmae(12),
-        "dmae95": dmae(3),
+        "dmae95": dmae(2),
         "dmae98": dmae(1),
-        "amd": _run("amd", steps),
+        # Features as they are, as published; "layernorm" was no better on the held-out images, see _tune.
+        "amd": _run("amd", steps, loss={"feature_norm": "none"}),
         # Logits of a teacher that was fine-tuned on as many labels as the student will be; all images.
         "kd": _run("kd", steps, finetune={"kd_weight": 1.0}),
     }
@@ -117,22 +118,24 @@ def _tune(plan: ConfigDict) -> None:
     plan.base.data.train_split, plan.base.data.eval_split = "train[:50000]", "train[50000:]"
     plan.base.optim.base_lr = 4e-3
     plan.finetune = _finetune(600)
+    plan.finetune.optim.layer_decay = 0.75
     methods = _methods(1000)
+    methods["amd_layernorm"] = methods["amd"] | {"loss": {"feature_norm": "layernorm"}}
     twice = {"base_lr": 8e-3}
     tuned = {
         name + suffix: methods[name] | {"optim": methods[name]["optim"] | changes}
-        for name in ("mae", "dmae75", "amd")
+        for name in ("mae", "dmae75", "amd", "amd_layernorm")
         for suffix, changes in (("", {}), ("_lr2", twice))
-    } | {f"amd_{norm}": methods["amd"] | {"loss": {"feature_norm": norm}} for norm in ("none", "l2")}
+    }
     plan.methods = _ordered(tuned)
 
 
 def _smoke(plan: ConfigDict) -> None:
-    """One seed on the embedded images, a few steps each."""
+    """Two seeds on the embedded images, a few steps each."""
     plan.seeds, plan.labels, plan.ablation_labels = (0, 1), (0.1, 1.0), ()
     plan.base.data.source = "embedded"
     for part in (plan.teacher, plan.finetune, *plan.methods.values()):
-        if "steps" in part:
+        if part.get("steps"):
             part.steps, part.optim.warmup_steps = 10, 1
     plan.base.probe.examples = 500
     plan.ablations = {"alignment": plan.ablations.alignment}

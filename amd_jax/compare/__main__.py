@@ -29,7 +29,8 @@ def main(argv: list[str]) -> None:
     from amd_jax.loop import NonFiniteError, StoppedBySignal
 
     logging.set_verbosity(logging.WARNING)
-    wanted, workdir = command.CONFIG.value, Path(str(command.WORKDIR.value)).expanduser().absolute()
+    wanted, place = command.CONFIG.value, str(command.WORKDIR.value)
+    workdir = Path(place).expanduser().absolute()
 
     def finished(name: str, seconds: float, results: dict[str, cell.Result]) -> None:
         print(
@@ -41,11 +42,16 @@ def main(argv: list[str]) -> None:
     try:
         report.check_plotting()
         cells = plan.cells(wanted, workdir)
+        if "://" in place:
+            raise ConfigError(f"--workdir={place}: give a directory; mount remote storage to use it")
+        workdir.mkdir(parents=True, exist_ok=True)
         results = schedule.run_all(cells, workdir, _JOBS.value, finished)
         report.write(wanted, results, workdir)
         report.plot(wanted, results, workdir)
     except ConfigError as error:
         command.fail(error)
+    except OSError as error:  # a workdir that cannot be written
+        command.fail(ConfigError(f"--workdir={place}: {error}"))
     except NonFiniteError as error:
         command.leave(error, command.EXIT_NON_FINITE)
     except StoppedBySignal as stop:

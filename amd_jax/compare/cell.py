@@ -3,7 +3,9 @@
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import platform
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,12 @@ import jax
 import numpy as np
 
 from amd_jax import loop, metrics, probe, setup
-from amd_jax.checkpoint import load_params
+from amd_jax.checkpoint import load_params, write_json
 from amd_jax.compare.plan import Cell
-from amd_jax.config import ConfigError, flat
+from amd_jax.config import ConfigError
 
-RESULT = "result.json"
+CELL, RESULT = "cell.json", "result.json"
 Result = dict[str, Any]
-
-# Where things lie may change between two starts of a comparison; what is computed may not.
-PLACES = ("data.path", "student.weights", "teacher.weights")
 
 
 def run(cell: Cell, workdir: Path, stop: Callable[[], None]) -> Result:
@@ -35,17 +34,16 @@ def run(cell: Cell, workdir: Path, stop: Callable[[], None]) -> Result:
     """
     folder = workdir / cell.name
     folder.mkdir(parents=True, exist_ok=True)
+    _check(cell, folder)
+    write_json(folder / CELL, cell.identity)
     with open(folder / "log.txt", "a") as log, contextlib.redirect_stdout(log):
-        result: Result = {"device": jax.devices()[0].device_kind, "tflop": 0.0, "seconds": 0.0}
+        result: Result = {"setting": _setting(), "tflop": 0.0, "seconds": 0.0}
         if cell.trained:
             result |= _train(cell, folder, stop)
         if not cell.fine_tuned:
             params = load_params(str(folder))[0] if cell.trained else probe.initial_params(cell.config)
             result |= probe.probe_params(cell.config, params["encoder"])
-    result["config"] = _what_counts(cell)
-    temporary = folder / (RESULT + ".tmp")
-    temporary.write_text(json.dumps(result, indent=1) + "\n")
-    os.replace(temporary, folder / RESULT)
+    write_json(folder / RESULT, result)
     return result
 
 
@@ -53,20 +51,46 @@ def load(cell: Cell, workdir: Path) -> Result | None:
     """The result of a finished cell.
 
     Raises:
-      ConfigError: it was run with another config than the plan now has.
+      ConfigError: what is there was begun by another plan.
     """
-    path = workdir / cell.name / RESULT
-    if not path.exists():
-        return None
-    result = json.loads(path.read_text())
-    now, then = _what_counts(cell), result["config"]
+    folder = workdir / cell.name
+    _check(cell, folder)
+    return _read(folder / RESULT)
+
+
+def _check(cell: Cell, folder: Path) -> None:
+    """What was begun in the folder, if anything, was this very cell."""
+    then, now = _read(folder / CELL), cell.identity
+    if then is None:
+        return
     for name in sorted(now.keys() | then.keys()):
         if now.get(name) != then.get(name):
             raise ConfigError(
-                f"{path}: was made with {name}={then.get(name)!r}, the plan now has {now.get(name)!r}; "
+                f"{folder}: was begun with {name}={then.get(name)!r}, the plan now has {now.get(name)!r}; "
                 "take another workdir, or delete that folder and those inside it"
             )
-    return result
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}); delete the folder it is in") from error
+
+
+def _setting() -> str:
+    """With what and where a cell is computed."""
+    parts = [f"jax {jax.__version__}", jax.devices()[0].device_kind, platform.machine()]
+    if hasattr(os, "sched_getaffinity"):
+        parts.append(f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores")
+    with contextlib.suppress(OSError):  # no git: no commit
+        root = str(Path(__file__).parent)
+        describe = ["git", "-C", root, "describe", "--always", "--dirty"]
+        git = subprocess.run(describe, capture_output=True, text=True, check=False)
+        parts += [f"commit {git.stdout.strip()}"] if git.returncode == 0 else []
+    return ", ".join(parts)
 
 
 def _train(cell: Cell, folder: Path, stop: Callable[[], None]) -> Result:
@@ -81,9 +105,3 @@ def _train(cell: Cell, folder: Path, stop: Callable[[], None]) -> Result:
         "tflop": prepared.flops_per_step * prepared.total_steps / 1e12,
         "seconds": float(pace) * prepared.total_steps,
     } | ({"eval_top1": scores[-1]["eval_top1"]} if scores else {})
-
-
-def _what_counts(cell: Cell) -> Mapping[str, Any]:
-    """The config as JSON gives it back, without the places."""
-    kept = {name: value for name, value in flat(cell.config).items() if name not in PLACES}
-    return json.loads(json.dumps(kept))

@@ -13,7 +13,9 @@ A plan is what a file such as configs/compare_fashion.py returns:
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,17 @@ from amd_jax.validate import validate
 TEACHER = "teacher"
 
 
+# Where things lie may change between two starts of a comparison; what is computed may not.
+PLACES = ("data.path", "student.weights", "teacher.weights")
+
+
 @dataclasses.dataclass(frozen=True)
 class Cell:
     """One run and its scores; `name` is also its folder in the comparison's workdir."""
 
     name: str
     config: ConfigDict
-    needs: tuple[str, ...] = ()
+    needs: tuple["Cell", ...] = ()
 
     @property
     def trained(self) -> bool:
@@ -42,6 +48,14 @@ class Cell:
     def fine_tuned(self) -> bool:
         """Scored by its own accuracy; other cells by linear probe and kNN of their frozen encoder."""
         return self.config.method == "finetune"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that the result depends on, as JSON gives it back: the config, and what it needs likewise."""
+        kept = {name: value for name, value in flat(self.config).items() if name not in PLACES}
+        for need in self.needs:
+            kept[need.name] = hashlib.sha256(json.dumps(need.identity, sort_keys=True).encode()).hexdigest()
+        return json.loads(json.dumps(kept))
 
 
 def share_name(share: float) -> str:
@@ -96,45 +110,51 @@ def cells(plan: ConfigDict, workdir: Path) -> dict[str, Cell]:
 
 
 def _cells(plan: ConfigDict, workdir: Path) -> Iterator[Cell]:
-    yield Cell(TEACHER, _run(plan, plan.seeds[0], plan.teacher))
+    teacher = Cell(TEACHER, _run(plan, plan.seeds[0], plan.teacher))
+    yield teacher
+    tuned_teachers = {}
     for share in plan.labels:
         name = f"{TEACHER}/{share_name(share)}"
         start = {"data.share": share, "student.weights": str(workdir / TEACHER)}
-        yield Cell(name, _run(plan, plan.seeds[0], plan.teacher, plan.finetune, start), (TEACHER,))
+        config = _run(plan, plan.seeds[0], plan.teacher, plan.finetune, start)
+        tuned_teachers[share] = Cell(name, config, (teacher,))
+        yield tuned_teachers[share]
+
+    def students(
+        method: str, seed: int, changes: list[Mapping[str, Any]], labels: Iterable[float]
+    ) -> Iterator[Cell]:
+        """The encoders of a method, and each fine-tuned on the shares of labels it is for."""
+        if needs_labels(changes[0]):
+            groups: list[tuple[float | None, Cell, Iterable[float]]] = [
+                (share, tuned_teachers[share], (share,)) for share in labels
+            ]
+        else:
+            groups = [(None, teacher, labels)]
+        for known, its_teacher, shares in groups:
+            config = _run(plan, seed, *changes)
+            needs: tuple[Cell, ...] = ()
+            if config.method in ("amd", "dmae", "kd"):
+                needs = (its_teacher,)
+                config.teacher.weights = str(workdir / its_teacher.name)
+            encoder = Cell(pretrained(plan, method, seed, known), config, needs)
+            yield encoder
+            for share in shares:
+                yield _finetuning(plan, workdir, finetuned(plan, method, seed, share), encoder, share)
+
     for seed in plan.seeds:
         for method, changes in plan.methods.items():
-            yield from _encoders(plan, workdir, method, (changes,), seed)
-            yield from _finetunings(plan, workdir, method, seed, plan.labels)
+            yield from students(method, seed, [changes], plan.labels)
     for name, changes in variants(plan):
         for seed in plan.seeds:
-            yield from _encoders(plan, workdir, name, (plan.methods.amd, changes), seed)
-            yield from _finetunings(plan, workdir, name, seed, plan.ablation_labels)
+            yield from students(name, seed, [plan.methods.amd, changes], plan.ablation_labels)
 
 
-def _encoders(
-    plan: ConfigDict, workdir: Path, method: str, changes: tuple[Mapping[str, Any], ...], seed: int
-) -> Iterator[Cell]:
-    config = _run(plan, seed, *changes)
-    shares = plan.labels if needs_labels(changes[0]) else (None,)
-    for share in shares:
-        needs: tuple[str, ...] = ()
-        if config.method in ("amd", "dmae", "kd"):
-            needs = (TEACHER if share is None else f"{TEACHER}/{share_name(share)}",)
-            config.teacher.weights = str(workdir / needs[0])
-        yield Cell(pretrained(plan, method, seed, share), config.copy_and_resolve_references(), needs)
-
-
-def _finetunings(
-    plan: ConfigDict, workdir: Path, method: str, seed: int, shares: tuple[float, ...]
-) -> Iterator[Cell]:
-    for share in shares:
-        start = pretrained(plan, method, seed, share)
-        config = _run(plan, seed, plan.finetune, {"data.share": share})
-        changes = plan.methods.get(method, {})
-        untrained = method in plan.methods and not _run(plan, seed, changes).steps
-        if not untrained:  # the same seed draws the same initial weights
-            config.student.weights = str(workdir / start)
-        yield Cell(finetuned(plan, method, seed, share), config, () if untrained else (start,))
+def _finetuning(plan: ConfigDict, workdir: Path, name: str, encoder: Cell, share: float) -> Cell:
+    config = _run(plan, encoder.config.seed, plan.finetune, {"data.share": share})
+    if not encoder.trained:  # the same seed draws the same initial weights
+        return Cell(name, config)
+    config.student.weights = str(workdir / encoder.name)
+    return Cell(name, config, (encoder,))
 
 
 def _run(plan: ConfigDict, seed: int, *changes: Mapping[str, Any]) -> ConfigDict:
@@ -152,6 +172,8 @@ def _check(cell: Cell) -> None:
     config = cell.config.copy_and_resolve_references()
     config.student.weights = config.teacher.weights = ""
     config.teacher.random = True
+    # To ask for the device is to take it from the processes that will need it; a run checks these itself.
+    config.model.dtype, config.model.attention = "float32", "xla"
     try:
         validate(config)
     except ConfigError as error:

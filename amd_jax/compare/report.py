@@ -1,8 +1,6 @@
 """The results of a comparison as Markdown tables and as a plot."""
 
 import os
-import platform
-import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -58,7 +56,9 @@ def plot(plan: ConfigDict, results: Results, workdir: Path) -> None:
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(methods)), methods)
     axes[0].invert_yaxis()
-    figure.savefig(workdir / "results.png", dpi=110)
+    temporary = workdir / "results_being_drawn.png"
+    figure.savefig(temporary, dpi=110)
+    os.replace(temporary, workdir / "results.png")
 
 
 def line(name: str, result: Result) -> str:
@@ -94,14 +94,7 @@ def _scores(plan: ConfigDict, method: str, column: Column, results: Results) -> 
 
 def _methods(plan: ConfigDict, results: Results) -> str:
     columns = _columns(plan, plan.labels)
-    rows = [
-        [
-            method,
-            *(_spread(plan, _scores(plan, method, c, results)) for c in columns),
-            *_cost(plan, method, results),
-        ]
-        for method in plan.methods
-    ]
+    rows = [_row(plan, method, method, columns, results) for method in plan.methods]
     teacher = results.get(plans.TEACHER)
     if teacher:
         tuned = [results.get(f"{plans.TEACHER}/{plans.share_name(share)}") for share in plan.labels]
@@ -111,7 +104,8 @@ def _methods(plan: ConfigDict, results: Results) -> str:
     head = ["method", *(title for title, _ in columns), "TFLOP", "seconds"]
     return _table(head, rows) + (
         f"\n\nTop-1 %, mean ± standard deviation over {len(plan.seeds)} seeds. TFLOP and seconds: one "
-        "pre-training, the frozen teacher's part included and its own training not."
+        "pre-training, the frozen teacher's part included and its own training not. kd is a classifier "
+        "before it is fine-tuned: its encoder learned from a teacher's labels, and it keeps its head."
     )
 
 
@@ -175,17 +169,5 @@ def _title(name: str) -> str:
 
 
 def _setting(results: Results) -> str:
-    """Where and with what this was computed."""
-    devices = sorted({result["device"] for result in results.values()})
-    where = f"{platform.machine()}, {os.cpu_count()} cores, {', '.join(devices)}"
-    root = Path(__file__).parents[2]
-    git = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    commit = f", commit {git.stdout.strip()}" if git.returncode == 0 else ""
-    import jax
-
-    return f"Python {platform.python_version()}, jax {jax.__version__}, {where}{commit}."
+    """Where and with what this was computed; several lines where that changed on the way."""
+    return "\n".join(f"- {setting}" for setting in sorted({result["setting"] for result in results.values()}))

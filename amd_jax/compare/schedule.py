@@ -5,8 +5,9 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def run_all(
     ):
         try:
             while waiting or began:
-                ready = [name for name, cell in waiting.items() if results.keys() >= {*cell.needs}]
+                ready = [name for name, cell in waiting.items() if _are_done(cell.needs, results)]
                 for name in ready[: jobs - len(began)]:
                     if not stop.is_set():
                         future = pool.submit(_work, waiting.pop(name), workdir)
@@ -76,6 +77,8 @@ def run_all(
                     results[name] = future.result()
                     finished(name, time.monotonic() - since, results)
         except concurrent.futures.process.BrokenProcessPool as error:
+            if stop.is_set():
+                raise StoppedBySignal("every process has ended; the same command goes on") from error
             raise ConfigError(
                 "a process was killed, perhaps for want of memory: give fewer --jobs; "
                 "the same command goes on with what is finished"
@@ -85,6 +88,10 @@ def run_all(
     if waiting:
         raise StoppedBySignal(f"{len(waiting)} of {len(cells)} cells are left; the same command goes on")
     return results
+
+
+def _are_done(needs: Iterable[Cell], results: Mapping[str, Result]) -> bool:
+    return all(cell.name in results for cell in needs)
 
 
 def _shared_cores(jobs: int) -> list[list[int]]:
@@ -121,18 +128,24 @@ def _start_worker(stop: Any, cores: Any, compiled: str) -> None:
         os.sched_setaffinity(0, mine)
     for number in (signal.SIGINT, signal.SIGTERM):  # the parent decides; a run listens for itself
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.set_verbosity(logging.WARNING)
     # Fine-tuning of one seed is one program, whatever it starts from.
     jax.config.update("jax_compilation_cache_dir", compiled)
 
 
-def _work(cell: Cell, workdir: Path) -> Result:
-    told = False
+def _end_with_parent() -> None:
+    """A worker that outlived its parent would write where the next comparison does."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
+
+def _work(cell: Cell, workdir: Path) -> Result:
     def stop() -> None:
-        nonlocal told
-        if _stop.is_set() and not told:
-            told = True  # the run answers by saving; a second signal would end it at once
+        # The run answers a first signal by saving; from then on another would end it at once.
+        if _stop.is_set() and callable(signal.getsignal(signal.SIGTERM)):
             os.kill(os.getpid(), signal.SIGTERM)
 
     if _stop.is_set():

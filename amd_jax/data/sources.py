@@ -28,8 +28,7 @@ Split = Literal["train", "eval"]
 # A TFDS set up to this size on disk stays in memory once it has been read: parsing a record takes 0.1 ms or
 # more, which is nothing beside a photograph but several times the work on a 28×28 image.
 KEEP_IN_MEMORY_BYTES = 256 * 2**20
-# Of those, images with at most so many pixels stay as pixels: decoding them costs as much as cropping them.
-KEEP_DECODED_PIXELS = 64 * 64
+# Where all of its images take no more than that as pixels either, they are kept decoded.
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -230,23 +229,21 @@ class TfdsSource:
         except Exception as error:  # what a damaged record raises depends on the layer that notices
             raise OSError(f"unreadable record: {error}") from error
         if self._keep:
-            example = self._kept[index] = example._replace(image=_unpacked(example.image))
+            example = self._kept[index] = example._replace(image=self._unpacked(example.image))
         return example
+
+    def _unpacked(self, image: bytes | np.ndarray) -> bytes | np.ndarray:
+        """The pixels of a small grey or colour image; anything else as it is, for `transforms.decode`."""
+        if isinstance(image, bytes):
+            # What is damaged stays as it is: decoding says what is wrong with it.
+            with contextlib.suppress(Exception), Image.open(io.BytesIO(image)) as opened:
+                bytes_of_all = opened.width * opened.height * len(opened.mode) * len(self)
+                if opened.mode in ("L", "RGB") and bytes_of_all <= KEEP_IN_MEMORY_BYTES:
+                    return np.asarray(opened)
+        return image
 
     def describe(self, index: int) -> str:
         return f"{self._id} {self._split} record {index}"
-
-
-def _unpacked(image: bytes | np.ndarray) -> bytes | np.ndarray:
-    """The pixels of a small grey or colour image; anything else as it is, for `transforms.decode`."""
-    if isinstance(image, bytes):
-        with (
-            contextlib.suppress(Exception),
-            Image.open(io.BytesIO(image)) as opened,
-        ):  # damaged: decode says so
-            if opened.mode in ("L", "RGB") and opened.width * opened.height <= KEEP_DECODED_PIXELS:
-                return np.asarray(opened)
-    return image
 
 
 def _prepared_folder(name: str, data_dir: str) -> str:

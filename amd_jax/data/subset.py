@@ -40,11 +40,12 @@ def shuffled_part(source: Source, examples: int) -> Subset:
 def balanced_part(source: Source, share: float) -> Subset:
     """A share of `source` with equally many examples of each class, as few-label results are reported on.
 
-    Walks the shuffled order until all classes are full, so little more is read than is taken. A class that
-    has fewer examples than that gives what it has; a larger share of the same source holds the smaller one.
+    Walks the shuffled order until all classes are full: of balanced sets little more is read than is taken. A
+    class that has fewer examples than that gives what it has, after all were read; a larger share of the same
+    source holds the smaller one.
 
     Raises:
-      ConfigError: the share is less than one example of each class.
+      ConfigError: the share is less than one example of each class, or nothing can be read.
     """
     quota = round(share * len(source) / source.num_classes)
     if quota < 1:
@@ -61,6 +62,10 @@ def balanced_part(source: Source, share: float) -> Subset:
                 taken.append(index)
         if not any(missing):
             break
+    if not taken:
+        raise ConfigError(
+            f"data.share={share}: none of {len(source)} examples can be read; is the disk there?"
+        )
     return Subset(source, taken)
 
 

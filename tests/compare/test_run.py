@@ -1,5 +1,6 @@
 """A whole comparison from the command line: stopped, continued, refused when its plan changed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from amd_jax.compare import cell as cell_run
+from amd_jax.compare.plan import Cell
+from amd_jax.config import ConfigError
+from configs import compare_fashion
 from tests.runs import ROOT
 
 PLAN = """
@@ -31,6 +36,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         [*command, f"--workdir={folder / 'W'}", *arguments],
         cwd=ROOT,
         env={**os.environ, "XLA_FLAGS": "", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -42,7 +48,7 @@ def test_a_comparison_goes_on_where_it_was_stopped_and_keeps_what_is_finished(tm
     with start(tmp_path, "--jobs=2") as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith(f"[1/{CELLS}]")
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)  # as job schedulers do: the workers get it, too
         _, err = process.communicate()
     assert process.returncode == 75, err
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
@@ -66,10 +72,32 @@ def test_a_comparison_goes_on_where_it_was_stopped_and_keeps_what_is_finished(tm
     assert len(err.strip().splitlines()) == 1
 
 
+def test_git_is_not_needed_and_a_damaged_result_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert cell_run._setting().startswith("jax ")
+    cell = Cell("mae", compare_fashion.get_config().base)
+    assert cell_run.load(cell, tmp_path) is None
+    (tmp_path / "mae").mkdir()
+    (tmp_path / "mae" / "result.json").write_text("")
+    with pytest.raises(ConfigError, match=r"result\.json: cannot be read"):
+        cell_run.load(cell, tmp_path)
+
+
+def test_a_run_that_was_begun_by_another_plan_does_not_go_on(tmp_path: Path) -> None:
+    cell = Cell("mae", compare_fashion.get_config().base)
+    (tmp_path / "mae").mkdir()
+    (tmp_path / "mae" / "cell.json").write_text(json.dumps(cell.identity | {"loss.align": "l1"}))
+    with pytest.raises(ConfigError, match=r"begun with loss\.align='l1', the plan now has 'l2'"):
+        cell_run.run(cell, tmp_path, lambda: None)
+
+
 WRONG = [
     (["--config.base.data.pth=x"], "did you mean base.data.path"),
     (["--config.base.mask.student_visible=50"], "50 of 49"),
     (["--jobs=0"], "jobs"),
+    (["--workdir=gs://bucket/W"], "mount remote storage"),
 ]
 
 
