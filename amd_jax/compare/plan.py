@@ -144,8 +144,8 @@ def _cells(plan: ConfigDict, workdir: Path) -> Iterator[Cell]:
     for seed in plan.seeds:
         for method, changes in plan.methods.items():
             yield from students(method, seed, [changes], plan.labels)
-    for name, changes in variants(plan):
-        for seed in plan.seeds:
+    for seed in plan.seeds:
+        for name, changes in variants(plan):
             yield from students(name, seed, [plan.methods.amd, changes], plan.ablation_labels)
 
 
