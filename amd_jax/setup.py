@@ -65,7 +65,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
       ConfigError: anything the user has to change.
     """
     validate(config)
-    workdir = _local(workdir)
+    workdir = local_folder(workdir)
     mesh = _mesh(config)
     source = sources.make_source(config.data, "train")
     eval_source = _eval_source(config, source)
@@ -134,7 +134,8 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     )
 
 
-def _local(workdir: str) -> str:
+def local_folder(workdir: str) -> str:
+    """The path of `--workdir`; raises ConfigError for a URL, which would become a folder of that name."""
     if "://" in workdir:
         raise ConfigError(f"--workdir={workdir}: give a directory; mount remote storage to use it")
     return os.path.expanduser(workdir)

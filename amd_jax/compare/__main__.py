@@ -25,6 +25,7 @@ def main(argv: list[str]) -> None:
     del argv
     from pathlib import Path
 
+    from amd_jax import setup
     from amd_jax.compare import cell, plan, report, schedule
     from amd_jax.loop import NonFiniteError, StoppedBySignal
 
@@ -36,18 +37,18 @@ def main(argv: list[str]) -> None:
         print(
             f"[{len(results)}/{len(cells)}] {report.line(name, results[name])} ({seconds:.0f} s)", flush=True
         )
+        renew(results)
+
+    def renew(results: dict[str, cell.Result]) -> None:
         report.write(wanted, results, workdir)
         report.plot(wanted, results, workdir)
 
     try:
         report.check_plotting()
         cells = plan.cells(wanted, workdir)
-        if "://" in place:
-            raise ConfigError(f"--workdir={place}: give a directory; mount remote storage to use it")
+        setup.local_folder(place)  # refuses a URL
         workdir.mkdir(parents=True, exist_ok=True)
-        results = schedule.run_all(cells, workdir, _JOBS.value, finished)
-        report.write(wanted, results, workdir)
-        report.plot(wanted, results, workdir)
+        renew(schedule.run_all(cells, workdir, _JOBS.value, finished))
     except ConfigError as error:
         command.fail(error)
     except OSError as error:  # a workdir that cannot be written
