@@ -24,12 +24,15 @@ def get_config(argument: str = "") -> ConfigDict:
     plan = ConfigDict()
     plan.seeds = (0, 1, 2)
     plan.labels = (0.01, 0.1, 1.0)
-    plan.ablation_labels = ()  # probe and kNN alone: fine-tuning would double the time
     plan.base = _base()
     plan.teacher = _run("mae", 4000, optim={"base_lr": 4e-3}, student=common.teacher_as_student(plan.base))
     plan.finetune = _finetune(250)
     plan.methods = _ordered(_methods(800))
-    plan.ablations = _ordered({name: _ordered(variants) for name, variants in _ablations().items()})
+    reasons = _reasons()
+    questions = _ablations() | reasons
+    plan.ablations = _ordered({name: _ordered(variants) for name, variants in questions.items()})
+    # The paper's own questions by probe and kNN alone: fine-tuning would double the time.
+    plan.ablation_labels = dict.fromkeys(reasons, (0.1, 1.0))
     if argument == "tune":
         _tune(plan)
     elif argument == "smoke":
@@ -58,10 +61,15 @@ def _base() -> ConfigDict:
     return config
 
 
+def _for(steps: int) -> dict[str, Any]:
+    """How long a run takes; a tenth of it is warm-up."""
+    return {"steps": steps, "optim": {"warmup_steps": steps // 10}}
+
+
 def _run(method: str, steps: int, **sections: dict[str, Any]) -> dict[str, Any]:
-    """What a run changes: its method, length and warm-up, and whole sections."""
-    optim = sections.pop("optim", {}) | {"warmup_steps": steps // 10}
-    return {"method": method, "steps": steps, "optim": optim, **sections}
+    """What a run changes: its method, its length, and whole sections."""
+    length = _for(steps)
+    return {"method": method, **length, **sections, "optim": sections.get("optim", {}) | length["optim"]}
 
 
 def _finetune(steps: int) -> dict[str, Any]:
@@ -112,6 +120,32 @@ def _ablations() -> dict[str, dict[str, Any]]:
     }
 
 
+def _reasons() -> dict[str, dict[str, Any]]:
+    """Why the methods stand as they do: labelled steps, the start, compute, length."""
+    return {
+        # kd has 800 + 250 steps as a classifier.
+        "fine_tuned_for_1050_steps": {
+            **{name: {"of": name, "finetuning": _for(1050)} for name in ("scratch", "mae", "dmae75", "amd")},
+            "kd_for_250": {"of": "kd"},
+        },
+        "logits_learned_from": {
+            "scratch": {"of": "kd"},
+            "mae": {"of": "kd", "start": "mae"},
+            "amd": {"of": "kd", "start": "amd"},
+        },
+        "compute_of_amd": {
+            "mae_4770_steps": {"of": "mae", **_for(4770)},
+            "dmae75_2290_steps": {"of": "dmae75", **_for(2290)},
+            "amd_800_steps": {},
+        },
+        "trained_for_3200_steps": {
+            "dmae75": {"of": "dmae75", **_for(3200)},
+            "amd_12_patches": {**_for(3200), "mask": {"teacher_visible": 12}},
+            "amd": _for(3200),
+        },
+    }
+
+
 def _tune(plan: ConfigDict) -> None:
     """Learning rates and AMD's feature norm, with a seed of its own; no test image is read."""
     plan.seeds, plan.labels, plan.ablations = (100,), (0.1,), {}
@@ -132,7 +166,7 @@ def _tune(plan: ConfigDict) -> None:
 
 def _smoke(plan: ConfigDict) -> None:
     """Two seeds on the embedded images, a few steps each."""
-    plan.seeds, plan.labels, plan.ablation_labels = (0, 1), (0.1, 1.0), ()
+    plan.seeds, plan.labels = (0, 1), (0.1, 1.0)
     plan.base.data.source = "embedded"
     for part in (plan.teacher, plan.finetune, *plan.methods.values()):
         if part.get("steps"):

@@ -12,7 +12,7 @@ from amd_jax.config import KEYS, ConfigError
 
 _JOBS = flags.DEFINE_integer("jobs", 1, "runs at a time; they share out the cores (on one accelerator: 1)", 1)
 
-PARTS = ("seeds", "labels", "ablation_labels", *(f"base.{name}" for name in KEYS))
+PARTS = ("seeds", "labels", *(f"base.{name}" for name in KEYS))
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -4,18 +4,22 @@ A plan is what a file such as configs/compare_fashion.py returns:
 
     seeds            one student of each method for each; the teacher has the first
     labels           shares of the training labels that are fine-tuned on
-    ablation_labels  the same for the ablations
     base             a whole run config, shared by all
     teacher          what the teacher's run changes in it
     finetune         what fine-tuning changes in it
     methods          name → what the method's run changes in it; a run of no length is the untrained student
-    ablations        question → variant → what changes in the method `amd`; no change is `amd` itself
+    ablations        question → variant → what changes in a method's run, and besides
+                         of          the method; "amd" if not said
+                         start       a method whose student of the same seed the run starts from
+                         finetuning  what changes in fine-tuning
+                     A variant that changes nothing is the method itself.
+    ablation_labels  question → those of `labels` that its variants are fine-tuned on; none if not said
 """
 
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,6 @@ from amd_jax.config import ConfigError, flat
 from amd_jax.validate import validate
 
 TEACHER = "teacher"
-
 
 # Where things lie may change between two starts of a comparison; what is computed may not.
 PLACES = ("data.path", "student.weights", "teacher.weights")
@@ -58,39 +61,86 @@ class Cell:
         return json.loads(json.dumps(kept))
 
 
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How the students of one row of a table come about."""
+
+    name: str
+    encoder: str  # name of the recipe that trains their encoder: this one, or one that differs later only
+    changes: tuple[Mapping[str, Any], ...]  # in the base config, one after the other
+    labels: tuple[float, ...]  # shares that they are fine-tuned on
+    most: float  # the largest share that anything is fine-tuned on
+    finetuning: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    start: "Recipe | None" = None
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether it learns from a fine-tuned teacher, and so is another run for each share of labels."""
+        return self.changes[0].get("method") == "kd"
+
+    def pretrained(self, seed: int, share: float | None = None) -> str:
+        """The cell of the encoder, trained with a share of the labels if it needs any (None: most)."""
+        return f"{self.encoder}{self._labelled(share)}/seed{seed}"
+
+    def finetuned(self, seed: int, share: float) -> str:
+        """The cell in which that encoder is fine-tuned on a share of the labels."""
+        return f"{self.name}{self._labelled(share)}/seed{seed}/{share_name(share)}"
+
+    def _labelled(self, share: float | None) -> str:
+        return f"_{share_name(share or self.most)}" if self.needs_labels else ""
+
+
 def share_name(share: float) -> str:
     """`labels10` for 0.1."""
     return f"labels{100 * share:g}"
 
 
-def needs_labels(changes: Mapping[str, Any]) -> bool:
-    """Whether a method learns from a fine-tuned teacher, and so is another run for each share of labels."""
-    return changes.get("method") == "kd"
+def methods(plan: ConfigDict) -> dict[str, Recipe]:
+    """The rows of the first table."""
+    return {
+        name: Recipe(name, name, (changes,), tuple(plan.labels), max(plan.labels))
+        for name, changes in plan.methods.items()
+    }
 
 
-def pretrained(plan: ConfigDict, method: str, seed: int, share: float | None = None) -> str:
-    """The cell where `method` trains an encoder, on a share of the labels if it needs any (None: most)."""
-    known = method in plan.methods and needs_labels(plan.methods[method])
-    labelled = f"_{share_name(share or max(plan.labels))}" if known else ""
-    return f"{method}{labelled}/seed{seed}"
+def ablations(plan: ConfigDict) -> dict[str, dict[str, Recipe]]:
+    """The rows of each of the others, by question and variant.
+
+    Raises:
+      ConfigError: a variant is of a method, or starts from one, that the plan does not have.
+    """
+    known = methods(plan)
+
+    def method(name: str, question: str, variant: str) -> Recipe:
+        if name not in known:
+            raise ConfigError(f"ablations.{question}.{variant} wants the method {name!r}: the plan has none")
+        return known[name]
+
+    def recipe(question: str, variant: str, changes: ConfigDict) -> Recipe:
+        run = dict(changes)
+        of = method(run.pop("of", "amd"), question, variant)
+        finetuning, start = run.pop("finetuning", {}), run.pop("start", "")
+        name = f"{question}_{variant}"
+        return dataclasses.replace(
+            of,
+            name=name if run or start or finetuning else of.name,
+            encoder=name if run or start else of.name,
+            changes=(*of.changes, run),
+            labels=ablation_labels(plan, question),
+            finetuning=finetuning,
+            start=method(start, question, variant) if start else None,
+        )
+
+    return {
+        question: {variant: recipe(question, variant, changes) for variant, changes in variants.items()}
+        for question, variants in plan.ablations.items()
+    }
 
 
-def finetuned(plan: ConfigDict, method: str, seed: int, share: float) -> str:
-    """The cell in which that encoder is fine-tuned on a share of the labels."""
-    return f"{pretrained(plan, method, seed, share)}/{share_name(share)}"
-
-
-def variant_name(plan: ConfigDict, question: str, variant: str) -> str:
-    """The method of an ablation's variant; the one that changes nothing is `amd`."""
-    return f"{question}_{variant}" if plan.ablations[question][variant] else "amd"
-
-
-def variants(plan: ConfigDict) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Name and changes of every variant that is not `amd` itself."""
-    for question, answers in plan.ablations.items():
-        for variant, changes in answers.items():
-            if changes:
-                yield variant_name(plan, question, variant), changes
+def ablation_labels(plan: ConfigDict, question: str) -> tuple[float, ...]:
+    """The shares of labels on which the variants of a question are fine-tuned."""
+    wanted = plan.ablation_labels.get(question, ())
+    return tuple(share for share in plan.labels if share in wanted)
 
 
 def cells(plan: ConfigDict, workdir: Path) -> dict[str, Cell]:
@@ -101,56 +151,61 @@ def cells(plan: ConfigDict, workdir: Path) -> dict[str, Cell]:
     """
     if not (plan.seeds and plan.labels and plan.methods):
         raise ConfigError("seeds, labels and methods: the plan needs at least one of each")
-    if plan.ablations and "amd" not in plan.methods:
-        raise ConfigError("ablations change the method 'amd': the plan has none")
-    found = {cell.name: cell for cell in _cells(plan, workdir)}
+    found: dict[str, Cell] = {}
+    for cell in _teachers(plan, workdir):
+        found[cell.name] = cell
+    variants = [recipe for question in ablations(plan).values() for recipe in question.values()]
+    for recipes in (methods(plan).values(), variants):
+        for seed in plan.seeds:
+            for recipe in recipes:
+                for cell in _students(plan, workdir, recipe, seed, found):
+                    found.setdefault(cell.name, cell)
     for cell in found.values():
         _check(cell)
     return found
 
 
-def _cells(plan: ConfigDict, workdir: Path) -> Iterator[Cell]:
+def _teachers(plan: ConfigDict, workdir: Path) -> Iterator[Cell]:
+    """The teacher, and for methods that learn from logits the same fine-tuned on each share of the labels."""
     teacher = Cell(TEACHER, _run(plan, plan.seeds[0], plan.teacher))
     yield teacher
-    tuned_teachers = {}
     for share in plan.labels:
-        name = f"{TEACHER}/{share_name(share)}"
         start = {"data.share": share, "student.weights": str(workdir / TEACHER)}
         config = _run(plan, plan.seeds[0], plan.teacher, plan.finetune, start)
-        tuned_teachers[share] = Cell(name, config, (teacher,))
-        yield tuned_teachers[share]
-
-    def students(
-        method: str, seed: int, changes: list[Mapping[str, Any]], labels: Iterable[float]
-    ) -> Iterator[Cell]:
-        """The encoders of a method, and each fine-tuned on the shares of labels it is for."""
-        if needs_labels(changes[0]):
-            groups: list[tuple[float | None, Cell, Iterable[float]]] = [
-                (share, tuned_teachers[share], (share,)) for share in labels
-            ]
-        else:
-            groups = [(None, teacher, labels)]
-        for known, its_teacher, shares in groups:
-            config = _run(plan, seed, *changes)
-            needs: tuple[Cell, ...] = ()
-            if config.method in ("amd", "dmae", "kd"):
-                needs = (its_teacher,)
-                config.teacher.weights = str(workdir / its_teacher.name)
-            encoder = Cell(pretrained(plan, method, seed, known), config, needs)
-            yield encoder
-            for share in shares:
-                yield _finetuning(plan, workdir, finetuned(plan, method, seed, share), encoder, share)
-
-    for seed in plan.seeds:
-        for method, changes in plan.methods.items():
-            yield from students(method, seed, [changes], plan.labels)
-    for seed in plan.seeds:
-        for name, changes in variants(plan):
-            yield from students(name, seed, [plan.methods.amd, changes], plan.ablation_labels)
+        yield Cell(f"{TEACHER}/{share_name(share)}", config, (teacher,))
 
 
-def _finetuning(plan: ConfigDict, workdir: Path, name: str, encoder: Cell, share: float) -> Cell:
-    config = _run(plan, encoder.config.seed, plan.finetune, {"data.share": share})
+def _students(
+    plan: ConfigDict, workdir: Path, recipe: Recipe, seed: int, found: Mapping[str, Cell]
+) -> Iterator[Cell]:
+    """The encoders of a recipe, and each fine-tuned on the shares of labels it is for."""
+    known = sorted({*recipe.labels, recipe.most}) if recipe.needs_labels else (None,)
+    for share in known:
+        encoder = _encoder(plan, workdir, recipe, seed, share, found)
+        yield encoder
+        for tuned_on in recipe.labels:
+            if share in (None, tuned_on):
+                yield _finetuning(plan, workdir, recipe, encoder, tuned_on)
+
+
+def _encoder(
+    plan: ConfigDict, workdir: Path, recipe: Recipe, seed: int, share: float | None, found: Mapping[str, Cell]
+) -> Cell:
+    config = _run(plan, seed, *recipe.changes)
+    needs = []
+    if config.method in ("amd", "dmae", "kd"):
+        needs.append(found[TEACHER if share is None else f"{TEACHER}/{share_name(share)}"])
+        config.teacher.weights = str(workdir / needs[-1].name)
+    if recipe.start:
+        needs.append(found[recipe.start.pretrained(seed, share)])
+        config.student.weights = str(workdir / needs[-1].name)
+    return Cell(recipe.pretrained(seed, share), config, tuple(needs))
+
+
+def _finetuning(plan: ConfigDict, workdir: Path, recipe: Recipe, encoder: Cell, share: float) -> Cell:
+    seed = encoder.config.seed
+    config = _run(plan, seed, plan.finetune, recipe.finetuning, {"data.share": share})
+    name = recipe.finetuned(seed, share)
     if not encoder.trained:  # the same seed draws the same initial weights
         return Cell(name, config)
     config.student.weights = str(workdir / encoder.name)

@@ -9,18 +9,20 @@ from ml_collections import ConfigDict
 
 from amd_jax.compare import plan as plans
 from amd_jax.compare.cell import Result
+from amd_jax.compare.plan import Recipe
 from amd_jax.config import ConfigError
 
 Results = Mapping[str, Result]
-Column = tuple[str, Callable[[str, int], tuple[str, str]]]  # title; method, seed → cell, score
+Column = tuple[str, Callable[[Recipe, int], tuple[str, str]]]  # title; recipe, seed → cell, score
 
 
 def write(plan: ConfigDict, results: Results, workdir: Path) -> None:
     """`results.md` with every table, as far as there are results."""
     parts = [_setting(results), "## Methods\n\n" + _methods(plan, results)]
     parts.append("## Differences\n\n" + _differences(plan, results))
-    for question in plan.ablations:
-        parts.append(f"## {_title(question)}\n\n" + _ablation(plan, question, results))
+    for question, variants in plans.ablations(plan).items():
+        labels = plans.ablation_labels(plan, question)
+        parts.append(f"## {_title(question)}\n\n" + _ablation(plan, variants, labels, results))
     temporary = workdir / "results.tmp"
     temporary.write_text("\n\n".join(parts) + "\n")
     os.replace(temporary, workdir / "results.md")
@@ -39,13 +41,13 @@ def plot(plan: ConfigDict, results: Results, workdir: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns, methods = _columns(plan, plan.labels), list(plan.methods)
+    columns, methods = _columns(plan.labels), plans.methods(plan)
     figure = Figure(figsize=(3 * len(columns), 1 + 0.4 * len(methods)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
     for axis, column in zip(axes, columns, strict=True):
-        for row, method in enumerate(methods):
-            values = _scores(plan, method, column, results)
+        for row, recipe in enumerate(methods.values()):
+            values = _scores(plan, recipe, column, results)
             if not values:
                 continue
             axis.plot(values, [row] * len(values), "o", color="0.7", markersize=4)
@@ -69,32 +71,29 @@ def line(name: str, result: Result) -> str:
     )
 
 
-def _columns(plan: ConfigDict, labels: Sequence[float]) -> list[Column]:
-    def encoder(score: str) -> Callable[[str, int], tuple[str, str]]:
-        return lambda method, seed: (plans.pretrained(plan, method, seed), score)
-
-    def tuned(share: float) -> Callable[[str, int], tuple[str, str]]:
-        return lambda method, seed: (plans.finetuned(plan, method, seed, share), "eval_top1")
+def _columns(labels: Sequence[float]) -> list[Column]:
+    def tuned(share: float) -> Callable[[Recipe, int], tuple[str, str]]:
+        return lambda recipe, seed: (recipe.finetuned(seed, share), "eval_top1")
 
     return [
-        ("linear probe", encoder("probe_top1")),
-        ("kNN", encoder("knn_top1")),
+        ("linear probe", lambda recipe, seed: (recipe.pretrained(seed), "probe_top1")),
+        ("kNN", lambda recipe, seed: (recipe.pretrained(seed), "knn_top1")),
         *((f"fine-tuned, {100 * share:g} % of labels", tuned(share)) for share in labels),
     ]
 
 
-def _by_seed(plan: ConfigDict, method: str, column: Column, results: Results) -> dict[int, float]:
-    found = {seed: column[1](method, seed) for seed in plan.seeds}
+def _by_seed(plan: ConfigDict, recipe: Recipe, column: Column, results: Results) -> dict[int, float]:
+    found = {seed: column[1](recipe, seed) for seed in plan.seeds}
     return {seed: results[cell][score] for seed, (cell, score) in found.items() if cell in results}
 
 
-def _scores(plan: ConfigDict, method: str, column: Column, results: Results) -> list[float]:
-    return list(_by_seed(plan, method, column, results).values())
+def _scores(plan: ConfigDict, recipe: Recipe, column: Column, results: Results) -> list[float]:
+    return list(_by_seed(plan, recipe, column, results).values())
 
 
 def _methods(plan: ConfigDict, results: Results) -> str:
-    columns = _columns(plan, plan.labels)
-    rows = [_row(plan, method, method, columns, results) for method in plan.methods]
+    columns = _columns(plan.labels)
+    rows = [_row(plan, name, recipe, columns, results) for name, recipe in plans.methods(plan).items()]
     teacher = results.get(plans.TEACHER)
     if teacher:
         tuned = [results.get(f"{plans.TEACHER}/{plans.share_name(share)}") for share in plan.labels]
@@ -111,14 +110,14 @@ def _methods(plan: ConfigDict, results: Results) -> str:
 
 def _differences(plan: ConfigDict, results: Results) -> str:
     """AMD minus each other method, seed by seed: initial weights and data order are shared."""
-    columns = _columns(plan, plan.labels)
+    columns, recipes = _columns(plan.labels), plans.methods(plan)
     rows = []
-    for method in plan.methods:
-        if method == "amd" or "amd" not in plan.methods:
+    for method, recipe in recipes.items():
+        if method == "amd" or "amd" not in recipes:
             continue
         row = [f"amd − {method}"]
         for column in columns:
-            ours, theirs = (_by_seed(plan, m, column, results) for m in ("amd", method))
+            ours, theirs = (_by_seed(plan, r, column, results) for r in (recipes["amd"], recipe))
             row.append(_spread(plan, [ours[s] - theirs[s] for s in ours.keys() & theirs.keys()], sign="+"))
         rows.append(row)
     return _table(["", *(title for title, _ in columns)], rows) + (
@@ -126,27 +125,35 @@ def _differences(plan: ConfigDict, results: Results) -> str:
     )
 
 
-def _ablation(plan: ConfigDict, question: str, results: Results) -> str:
-    columns = _columns(plan, plan.ablation_labels)
+def _ablation(
+    plan: ConfigDict, variants: Mapping[str, Recipe], labels: Sequence[float], results: Results
+) -> str:
+    columns = _columns(labels)
     rows = []
-    for variant in plan.ablations[question]:
-        name = plans.variant_name(plan, question, variant)
-        label = f"{_title(variant)} (amd)" if name == "amd" else _title(variant)
-        rows.append(_row(plan, label, name, columns, results))
+    for variant, recipe in variants.items():
+        same = recipe.name in plan.methods and recipe.name != variant
+        label = f"{_title(variant)} ({recipe.name})" if same else _title(variant)
+        rows.append(_row(plan, label, recipe, columns, results))
     return _table(["", *(title for title, _ in columns), "TFLOP", "seconds"], rows)
 
 
-def _row(plan: ConfigDict, label: str, method: str, columns: Sequence[Column], results: Results) -> list[str]:
-    scores = [_spread(plan, _scores(plan, method, column, results)) for column in columns]
-    return [label, *scores, *_cost(plan, method, results)]
+def _row(
+    plan: ConfigDict, label: str, recipe: Recipe, columns: Sequence[Column], results: Results
+) -> list[str]:
+    scores = [_spread(plan, _scores(plan, recipe, column, results)) for column in columns]
+    return [label, *scores, *_cost(plan, recipe, results)]
 
 
-def _cost(plan: ConfigDict, method: str, results: Results) -> list[str]:
-    cells = [results.get(plans.pretrained(plan, method, seed)) for seed in plan.seeds]
-    known = [cell for cell in cells if cell]
+def _cost(plan: ConfigDict, recipe: Recipe, results: Results) -> list[str]:
+    """TFLOP and seconds of one pre-training, with those of the student that it starts from."""
+    parts = [recipe, recipe.start] if recipe.start else [recipe]
+    cells = [[part.pretrained(seed) for part in parts] for seed in plan.seeds]
+    known = [[results[name] for name in names] for names in cells if results.keys() >= set(names)]
     if not known:
         return ["–", "–"]
-    return [f"{known[0]['tflop']:.2f}", f"{np.median([cell['seconds'] for cell in known]):.0f}"]
+    tflop = sum(result["tflop"] for result in known[0])
+    seconds = np.median([sum(result["seconds"] for result in run) for run in known])
+    return [f"{tflop:.2f}", f"{seconds:.0f}"]
 
 
 def _spread(plan: ConfigDict, values: Sequence[float], sign: str = "") -> str:

@@ -42,16 +42,20 @@ def test_every_kind_of_run_has_shapes(plan: ConfigDict, name: str) -> None:
 
 
 def test_every_variant_has_shapes(plan: ConfigDict) -> None:
-    for name, _ in plans.variants(plan):
-        config = plans.cells(plan, WORKDIR)[f"{name}/seed0"].config.copy_and_resolve_references()
-        config.teacher.weights = ""
-        step_shapes(config)
+    cells = plans.cells(plan, WORKDIR)
+    for question in plans.ablations(plan).values():
+        for recipe in question.values():
+            config = cells[recipe.pretrained(0)].config.copy_and_resolve_references()
+            config.student.weights = config.teacher.weights = ""
+            if config.steps:
+                step_shapes(config)
 
 
 def test_the_size_of_the_whole_comparison(plan: ConfigDict) -> None:
-    """For 3 seeds: 6 methods and kd for each of 3 shares, 7 methods fine-tuned on 3 shares, 7 variants."""
-    cells = plans.cells(plan, WORKDIR)
-    assert len(cells) == 1 + 3 + 3 * ((6 + 3) + 7 * 3 + 7 * (1 + len(plan.ablation_labels)))
+    """For 3 seeds: 6 methods and kd for each of 3 shares, 7 methods fine-tuned on 3 shares, 7 variants of the
+    paper's; of the rest 4 that are fine-tuned otherwise, 2 of kd, 5 trained for longer, each on 2 shares."""
+    methods, paper, rest = (6 + 3) + 7 * 3, 7, 4 * 2 + 2 * (2 + 2) + 5 * (1 + 2)
+    assert len(plans.cells(plan, WORKDIR)) == 1 + 3 + 3 * (methods + paper + rest)
 
 
 def test_methods_differ_in_what_they_say_and_in_nothing_else(plan: ConfigDict) -> None:
@@ -97,15 +101,47 @@ def test_a_result_is_another_where_anything_that_it_came_from_is(plan: ConfigDic
     changed.teacher.optim.base_lr = 1e-3
     after = plans.cells(changed, WORKDIR)
     different = {name for name in before if before[name].identity != after[name].identity}
-    alone = {name for name in before if name.split("/")[0] in ("scratch", "mae")}
-    assert different == before.keys() - alone
+
+    def of_teacher(cell: plans.Cell) -> bool:
+        return cell.name == "teacher" or any(of_teacher(need) for need in cell.needs)
+
+    assert different == {name for name, cell in before.items() if of_teacher(cell)}
+    assert {"amd/seed2/labels1", "kd_labels1/seed0"} < different
+    assert not {"mae/seed0", "scratch/seed1/labels100"} & different
     assert all(before[name].identity == elsewhere[name].identity for name in before)
 
 
-def test_a_variant_that_changes_nothing_is_amd(plan: ConfigDict) -> None:
-    assert plans.variant_name(plan, "alignment", "both") == "amd"
-    assert plans.variant_name(plan, "alignment", "direct") == "alignment_direct"
-    assert "alignment_both" not in dict(plans.variants(plan))
+def test_a_variant_that_changes_nothing_is_its_method(plan: ConfigDict) -> None:
+    found = plans.ablations(plan)
+    assert found["alignment"]["both"].name == "amd"
+    assert found["alignment"]["direct"].name == "alignment_direct"
+    assert found["fine_tuned_for_1050_steps"]["kd_for_250"].name == "kd"
+
+
+def test_a_variant_of_fine_tuning_shares_the_encoder_and_nothing_else_changes(plan: ConfigDict) -> None:
+    cells = plans.cells(plan, WORKDIR)
+    longer, usual = (cells[f"{name}/seed1/labels10"] for name in ("fine_tuned_for_1050_steps_mae", "mae"))
+    assert longer.needs == usual.needs == (cells["mae/seed1"],)
+    before, after = flat(usual.config), flat(longer.config)
+    changed = {name: value for name, value in after.items() if value != before[name]}
+    assert changed == {"steps": 1050, "optim.warmup_steps": 105}
+
+
+def test_a_variant_can_start_from_the_student_of_a_method(plan: ConfigDict) -> None:
+    cells = plans.cells(plan, WORKDIR)
+    cell = cells["logits_learned_from_amd_labels10/seed2"]
+    assert cell.needs == (cells["teacher/labels10"], cells["amd/seed2"])
+    assert cell.config.student.weights == str(WORKDIR / "amd/seed2")
+    cell = cells["kd_labels10/seed2"]
+    assert (cell.config.student.weights, cell.needs) == ("", (cells["teacher/labels10"],))
+
+
+def test_variants_are_fine_tuned_on_what_their_question_says_of_all_labels(plan: ConfigDict) -> None:
+    plan = plan.copy_and_resolve_references()
+    plan.labels = (0.01, 1.0)
+    cells = plans.cells(plan, WORKDIR)
+    tuned = [name for name in cells if name.startswith("compute_of_amd_mae_4770_steps/seed0")]
+    assert tuned == [f"compute_of_amd_mae_4770_steps/seed0{end}" for end in ("", "/labels100")]
 
 
 WRONG = [
@@ -124,8 +160,9 @@ def test_a_run_that_would_be_refused_is_found_before_the_first_one(changes: dict
         plans.cells(wrong, WORKDIR)
 
 
-def test_ablations_without_the_method_they_change() -> None:
+@pytest.mark.parametrize("lacking", ["amd", "mae"])
+def test_ablations_without_the_method_they_change(lacking: str) -> None:
     wrong = compare_fashion.get_config()
-    del wrong.methods["amd"]
-    with pytest.raises(ConfigError, match="the plan has none"):
+    del wrong.methods[lacking]
+    with pytest.raises(ConfigError, match=f"wants the method '{lacking}': the plan has none"):
         plans.cells(wrong, WORKDIR)

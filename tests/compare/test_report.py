@@ -13,7 +13,7 @@ from configs import compare_fashion
 @pytest.fixture
 def plan() -> ConfigDict:
     made = compare_fashion.get_config()
-    made.labels, made.ablation_labels = (1.0,), ()
+    made.labels = (1.0,)
     return made
 
 
@@ -31,7 +31,7 @@ def rows(plan: ConfigDict, tmp_path: Path) -> dict[str, list[str]]:
     report.write(plan, results(), tmp_path)
     lines = (tmp_path / "results.md").read_text().splitlines()
     split = [[text.strip() for text in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
-    return {name: scores for name, *scores in split if name}
+    return {name: scores for name, *scores in reversed(split) if name}  # of several tables, the first
 
 
 def test_a_row_is_mean_and_sample_deviation_and_says_how_many_seeds_are_there(
@@ -53,6 +53,15 @@ def test_an_ablation_shows_amd_among_its_variants(plan: ConfigDict, tmp_path: Pa
     found = rows(plan, tmp_path)
     assert found["both (amd)"][0] == "81.00 ± 1.00"
     assert found["direct"][0] == "–"
+
+
+def test_the_cost_of_a_run_holds_that_of_the_student_it_started_from(
+    plan: ConfigDict, tmp_path: Path
+) -> None:
+    report.write(plan, results() | {"logits_learned_from_amd_labels100/seed0": result(85.0)}, tmp_path)
+    lines = (tmp_path / "results.md").read_text().splitlines()
+    table = lines[lines.index("## logits learned from") :]
+    assert "| amd | 85.00 (1 of 3 seeds) | 70.00 (1 of 3 seeds) | – | 3.00 | 120 |" in table
 
 
 def test_the_plot_is_a_picture_even_where_scores_are_missing(plan: ConfigDict, tmp_path: Path) -> None:

@@ -20,12 +20,15 @@ from configs import compare_fashion
 
 def get_config():
     plan = compare_fashion.get_config("smoke")
-    plan.seeds, plan.labels, plan.ablations = (0,), (1.0,), {}
+    plan.seeds, plan.labels, plan.ablation_labels = (0,), (1.0,), {"why": (1.0,)}
     for name in ("dmae75", "dmae95", "dmae98", "amd"):
         del plan.methods[name]
+    longer = {"of": "mae", "finetuning": {"steps": 12}}
+    plan.ablations = {"why": {"longer": longer, "start": {"of": "kd", "start": "mae"}}}
     return plan
 """
-CELLS = 1 + 1 + 3 + 3  # the teacher, it fine-tuned, scratch, mae, kd, and they fine-tuned
+# The teacher, scratch, mae, kd and kd from mae, and they fine-tuned; mae fine-tuned for longer.
+CELLS = 2 * 5 + 1
 
 
 def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
