@@ -1,6 +1,7 @@
 """Checkpoints through orbax: parameters, optimiser state and data position in one step directory.
 
 Layout: `WORKDIR/config.json` (the resolved config) and `WORKDIR/checkpoints/STEP/{params,optimizer,data}`.
+`ema` lies beside these where a running mean of the parameters is kept.
 A step directory appears under its name only when it is whole, so a killed run leaves the one before it.
 """
 
@@ -37,12 +38,9 @@ class Checkpoints:
 
     def save(self, state: TrainState, step: int, position: dict[str, Any]) -> None:
         """Start saving; `position` is the data position (plain JSON)."""
-        items = ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            optimizer=ocp.args.StandardSave(_beside_params(state)),
-            data=ocp.args.JsonSave(position),
-        )
-        self._manager.save(step, args=items, force=True)
+        items = {name: ocp.args.StandardSave(part) for name, part in _items(state).items()}
+        items["data"] = ocp.args.JsonSave(position)
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def restore(self, abstract: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
         """The state and data position of `step`, placed as the shardings in `abstract` say.
@@ -52,20 +50,17 @@ class Checkpoints:
         Raises:
           ConfigError: the checkpoint holds other parameters than this config builds.
         """
-        items = ocp.args.Composite(
-            params=ocp.args.StandardRestore(abstract.params),
-            optimizer=ocp.args.StandardRestore(_beside_params(abstract)),
-            data=ocp.args.JsonRestore(),
-        )
+        items = {name: ocp.args.StandardRestore(part) for name, part in _items(abstract).items()}
+        items["data"] = ocp.args.JsonRestore()
         try:
-            out = self._manager.restore(step, args=items)
+            out = self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{self._manager.directory}/{step} does not fit this config ({_first_line(error)}); "
                 "continue with the config that wrote it, or start in another workdir"
             ) from error
         o = out.optimizer
-        return TrainState(o["step"], out.params, o["state"], o.get("ema", {})), out.data
+        return TrainState(o["step"], out.params, o["state"], out["ema"] if abstract.ema else {}), out.data
 
     def wait(self) -> None:
         """Returns once everything saved so far is on disk."""
@@ -114,7 +109,11 @@ def is_run(path: str) -> bool:
 
 
 def load_params(workdir: str, step: int | None = None) -> tuple[Any, int]:
-    """The parameters of a run as host arrays, from its newest checkpoint or from `step`; and the step.
+    """What a run is scored by, as host arrays: its parameters or, where it is kept, their mean; and the step.
+
+    Args:
+      workdir: of the run.
+      step: of the checkpoint; None: the newest.
 
     Raises:
       ConfigError: there is no such checkpoint.
@@ -127,11 +126,16 @@ def load_params(workdir: str, step: int | None = None) -> tuple[Any, int]:
     step = steps[-1] if step is None else step
     # As host arrays, whatever mesh saved them: a teacher trained on a pod is loaded on a laptop.
     with _quiet_orbax(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        path = folder / str(step) / "params"
+        path = folder / str(step) / ("ema" if keeps_mean(workdir, step) else "params")
         tree = checkpointer.metadata(path).item_metadata.tree
         host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         params = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=host))
     return params, step
+
+
+def keeps_mean(workdir: str, step: int) -> bool:
+    """Whether the checkpoint holds a running mean of the parameters."""
+    return (Path(workdir) / FOLDER / str(step) / "ema").is_dir()
 
 
 @contextlib.contextmanager
@@ -145,10 +149,10 @@ def _quiet_orbax() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-def _beside_params(state: TrainState) -> dict[str, Any]:
-    """Everything but the parameters; the running mean only where one is kept."""
-    rest = {"step": state.step, "state": state.opt_state}
-    return rest | {"ema": state.ema} if state.ema else rest
+def _items(state: TrainState) -> dict[str, Any]:
+    """What lies in a directory of its own."""
+    items = {"params": state.params, "optimizer": {"step": state.step, "state": state.opt_state}}
+    return items | {"ema": state.ema} if state.ema else items
 
 
 def _first_line(error: Exception) -> str:

@@ -77,8 +77,8 @@ KEYS: dict[str, Key] = {
             "workers": Key(0, "processes that read and augment; 0: threads of this process"),
             "threads": Key(4, "reading threads where workers is 0"),
             "prefetch": Key(4, "batches made ahead of time in a process; each worker holds one or two more"),
-            "randaugment": Key("", "fine-tuning: timm's policy string, as rand-m9-mstd0.5-inc1; empty: none"),
-            "erasing": Key(0.0, "fine-tuning: probability of random erasing"),
+            "randaugment": Key("", "RandAugment: timm's policy string, as rand-m9-mstd0.5-inc1; empty: none"),
+            "erasing": Key(0.0, "probability of random erasing"),
             "max_corrupt": Key(100, "unreadable files a process skips between start and stop, at most"),
         },
     ),
@@ -192,7 +192,7 @@ KEYS: dict[str, Key] = {
         "eval",
         {
             "every_epochs": Key(
-                1.0, "fine-tuning: epochs between evaluations; one is always made at the end"
+                1.0, "fine-tuning: epochs between evaluations; one more is made at the end; 0: only that one"
             ),
             "batch_size": Key(256, "examples of an evaluation step over all processes"),
             "only": Key(False, "evaluate the newest checkpoint (or student.weights) and end"),

@@ -27,9 +27,10 @@ def make_evaluator(
         logits = task.logits(task.model, params, batch["pixels"])
         label, weight = batch["label"], batch["mask"]
         loss = -jnp.take_along_axis(jax.nn.log_softmax(logits), label[:, None], axis=1)[:, 0]
-        # The rank of the true class is how many others reach its logit: no sorting, ties count against it.
+        # The rank of the true class is how many others are not below it: no sorting, and ties and what is not
+        # a number count against it.
         own = jnp.take_along_axis(logits, label[:, None], axis=1)
-        rank = jnp.sum((logits >= own) & (jnp.arange(logits.shape[1]) != label[:, None]), axis=1)
+        rank = jnp.sum(~(logits < own) & (jnp.arange(logits.shape[1]) != label[:, None]), axis=1)
         hits = {"eval_top1": rank < 1, "eval_top5": rank < TOP}
         sums = {name: jnp.sum(hit * weight) for name, hit in hits.items()}
         return sums | {"eval_loss": jnp.sum(loss * weight), "eval_examples": jnp.sum(weight)}

@@ -115,6 +115,7 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
       ConfigError: more unreadable examples than data.max_corrupt.
     """
     config, chief = run.config, jax.process_index() == 0
+    assert run.step is not None, "eval.only: use evaluate_only"
     writer = make_writer(str(run.workdir), resume_step=run.start_step) if chief else None
     if chief:
         _introduce(run, writer)
@@ -143,6 +144,8 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
 
     def score() -> None:
         assert evaluator is not None
+        with _naming_last_good(run):
+            pending.check()  # a broken state has no score
         scalars = evaluator(state)
         if writer is not None:
             writer.write_scalars(step, scalars)

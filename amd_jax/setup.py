@@ -33,7 +33,10 @@ QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 
 @dataclasses.dataclass
 class Run:
-    """A run that is ready to step. `step` is compiled: another shape is an error, not a recompilation."""
+    """A run that is ready to step, or with `eval.only` to be scored.
+
+    `step` is compiled: another shape is an error, not a recompilation. It is None where nothing is trained.
+    """
 
     config: ConfigDict
     workdir: Path
@@ -43,12 +46,12 @@ class Run:
     eval_source: sources.Source
     order: dict[str, int]  # what the data order and the teacher depend on
     total_steps: int
-    eval_every: int  # steps between evaluations, or between probes
+    eval_every: int  # steps between evaluations, or between probes; there is one after the last step anyway
     checkpoints: Checkpoints
     start_step: int
     state: TrainState
     teacher: Any
-    step: Callable[[TrainState, Any, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]]
+    step: Callable[[TrainState, Any, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]] | None
     flops_per_step: float
     compile_seconds: float
     peak_memory: int | None  # bytes a device needs for a step, where the compiler says
@@ -78,7 +81,8 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     learning_rate = optim.schedule(config, total_steps, steps_per_epoch)
     optimizer = optim.optimizer(config, learning_rate)
 
-    teacher, fingerprint = _place_teacher(config, task, mesh)
+    train = not config.eval.only  # nor is the run's own record touched by an evaluation
+    teacher, fingerprint = _place_teacher(config, task, mesh) if train else ({}, 0)
     order = {**_data_order(config, source), "teacher": fingerprint}
 
     folder = Path(workdir)
@@ -91,12 +95,12 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     if start_step:
         _report_changed_keys(workdir, config)
     state, position = _state(config, task, optimizer, mesh, checkpoints, start_step)
-    if start_step and position != {"step": start_step, **order}:
+    if train and start_step and position != {"step": start_step, **order}:
         raise ConfigError(
             f"{workdir}: the checkpoint of step {start_step} was made with {position}, this run has {order}; "
             "it would not be the same run, so start in another workdir"
         )
-    if jax.process_index() == 0:
+    if train and jax.process_index() == 0:
         save_config(workdir, config)
 
     step_fn = make_step(
@@ -109,10 +113,12 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         config.finetune.ema,
     )
     began = time.perf_counter()
-    compiled = _compile(step_fn, config, task, mesh, state, teacher)
+    compiled = _compile(step_fn, config, task, mesh, state, teacher) if train else None
     compile_seconds = time.perf_counter() - began
-    memory = compiled.memory_analysis()
     scoring = config.eval if isinstance(task, Finetuning) else config.probe
+    eval_every = (
+        max(1, round(scoring.every_epochs * steps_per_epoch)) if scoring.every_epochs else total_steps
+    )
     return Run(
         config=config,
         workdir=folder,
@@ -122,7 +128,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         eval_source=eval_source,
         order=order,
         total_steps=total_steps,
-        eval_every=max(1, round(scoring.every_epochs * steps_per_epoch)),
+        eval_every=eval_every,
         checkpoints=checkpoints,
         start_step=start_step,
         state=state,
@@ -130,7 +136,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         step=compiled,
         flops_per_step=float(task.flops_per_example * config.batch_size * config.data.repeats),
         compile_seconds=compile_seconds,
-        peak_memory=_peak_memory(memory),
+        peak_memory=_peak_memory(compiled.memory_analysis()) if compiled else None,
     )
 
 

@@ -10,6 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from amd_jax.config import KEYS, ConfigError, flat
+from amd_jax.data.randaugment import mean_fill, parse
 from amd_jax.models import build
 from amd_jax.models.sizes import SIZES
 
@@ -108,6 +109,9 @@ def _input(config: ConfigDict) -> None:
         _need(ordered, f"data.{name}={d[name]}: give a smallest and a largest value above 0")
     _need(d.crop_scale[1] <= 1, f"data.crop_scale={d.crop_scale}: a share of the area is at most 1")
     _need(0 < d.share <= 1, f"data.share={d.share}: must be above 0 and at most 1")
+    _need(d.erasing <= 1, f"data.erasing={d.erasing}: a probability is at most 1")
+    if d.randaugment:
+        parse(d.randaugment, mean_fill(d.mean))
     for name in ("repeats", "threads", "prefetch"):
         _need(d[name] > 0, f"data.{name}={d[name]}: must be positive")
 
@@ -249,7 +253,6 @@ def _finetuning(config: ConfigDict) -> None:
     _need(
         0 < config.optim.layer_decay <= 1, f"optim.layer_decay={config.optim.layer_decay}: must be in (0, 1]"
     )
-    _need(config.data.erasing <= 1, f"data.erasing={config.data.erasing}: a probability is at most 1")
     examples = config.batch_size * config.data.repeats
     _need(
         f.mix_groups > 0 and examples % f.mix_groups == 0,

@@ -36,6 +36,10 @@ def start_student(config: ConfigDict, task: Task, params: Any) -> Any:
     src, channels = config.student.weights, config.data.channels
     if isinstance(task, Finetuning):
         loaded = load_classifier(src, task.model, task.patch, channels)
+        if config.eval.only and loaded.new:
+            raise ConfigError(
+                f"eval.only: student.weights={src!r} has no {', '.join(loaded.new)}: give a fine-tuned model"
+            )
     else:
         assert isinstance(task, Pretraining)
         loaded = load_student(src, task.student, task.patch, channels)

@@ -5,7 +5,8 @@
         --config.teacher.weights=FINETUNED_VIT_L
 
 The paper reports 1.2 points less than DMAE's 84.0 % for this way. It gives neither temperature nor weight:
-those here are our choice. Without `student.weights` the student starts from scratch.
+those here are our choice. To start from scratch, leave `student.weights` out and set
+`--config.optim.layer_decay=1.0`.
 """
 
 from ml_collections import ConfigDict
@@ -19,5 +20,5 @@ def get_config(argument: str = "") -> ConfigDict:
     common.finetune_images(config)
     config.student.size = "base"
     config.method = "kd"
-    config.teacher.size = "large"
+    config.teacher.size, config.teacher.positions = "large", "learned"
     return common.finish(config, argument)

@@ -78,6 +78,17 @@ def test_params_alone_are_loaded_without_knowing_the_optimiser(tmp_path: Path) -
     assert_same(load_params(str(tmp_path), 1)[0], state(1).params)
 
 
+def test_a_run_is_loaded_as_it_is_scored_by_the_running_mean_where_there_is_one(tmp_path: Path) -> None:
+    saved = state(2)
+    saved = saved.replace(ema=jax.tree.map(lambda x: x / 2, saved.params))
+    checkpoints = Checkpoints(str(tmp_path), keep=1)
+    checkpoints.save(saved, 1, {})
+    checkpoints.wait()
+    assert_same(load_params(str(tmp_path))[0], saved.ema)
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+    assert_same(checkpoints.restore(abstract(place(saved, mesh)), 1)[0], saved)
+
+
 def test_a_missing_checkpoint_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no checkpoint there"):
         load_params(str(tmp_path))

@@ -86,6 +86,8 @@ WRONG = [
     ({"data.channels": 2}, "data.channels=2"),
     ({"data.std": (0.0, 1.0, 1.0)}, "data.std"),
     ({"data.crop_scale": (1.0, 0.5)}, "data.crop_scale"),
+    ({"data.randaugment": "rand-m9-x3"}, "cannot use 'x3'"),
+    ({"data.erasing": 1.5}, "data.erasing=1.5"),
     ({"batch_size": 0}, "batch_size=0"),
     ({"accum_steps": 3}, "not a multiple of accum_steps=3"),
     ({"steps": 0, "epochs": 0.0}, "set epochs or steps"),

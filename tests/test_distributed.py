@@ -1,5 +1,6 @@
 """Two processes over loopback train as one."""
 
+import re
 import socket
 from pathlib import Path
 
@@ -45,3 +46,26 @@ def test_two_processes_compute_what_one_computes_and_only_one_writes(tmp_path: P
     for x, y in zip(*(map(np.ravel, tree["encoder"]["norm"].values()) for tree in (a, b)), strict=True):
         np.testing.assert_allclose(x, y, atol=1e-5)
     assert_same(a, load_params(str(tmp_path / "one"), 20)[0])
+
+
+@pytest.mark.slow
+def test_two_processes_score_every_example_once(tmp_path: Path) -> None:
+    """2,000 examples in batches of 96: the last one is short for both processes, or for one."""
+    common = ["--config.batch_size=8", "--config.steps=4", "--config.optim.warmup_steps=0"]
+    common += ["--config.eval.batch_size=96", "--config.log.every=1"]
+    finetune = "configs/finetune_vitb_in1k.py:smoke"
+    port = free_port()
+    together = [f"--workdir={tmp_path}", *common, "--distributed", f"--coordinator=127.0.0.1:{port}"]
+    processes = [start(*together, "--processes=2", f"--process={i}", config=finetune) for i in range(2)]
+    outputs = [process.communicate() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    scores = metrics(tmp_path)[-1]
+    assert scores["eval_examples"] == 2000
+
+    only = [f"--workdir={tmp_path}", *common, "--config.eval.only=True"]
+    with start(*only, config=finetune) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    found = re.search(r"eval_top1 (\S+)", out)
+    assert found is not None, out
+    assert float(found[1]) == pytest.approx(scores["eval_top1"], abs=0.11)  # two near ties at most

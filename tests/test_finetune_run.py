@@ -54,9 +54,17 @@ def test_from_our_own_pretraining_and_then_as_a_teacher(pretrained: Path, tmp_pa
     assert scored[-1]["step"] == 20
     assert scored[-1]["eval_examples"] == 2000
 
-    only = finetuning(pretrained, finetune__ema=0.5, eval__only=True)
+    only = finetuning(pretrained, finetune__ema=0.5, eval__only=True, eval__batch_size=100)
+    record = (first / "config.json").read_text()
     scores = loop.evaluate_only(setup.prepare(only, str(first)))
-    assert scores["eval_top1"] == pytest.approx(scored[-1]["eval_top1"], abs=1e-3)
+    assert scores == pytest.approx({name: scored[-1][name] for name in scores}, abs=1e-3)
+    assert (first / "config.json").read_text() == record
+
+    # The weights that others get are those that were scored: here the running mean.
+    assert convert(["export", str(first), "--format=timm", "--out", str(tmp_path / "timm")]) == 0
+    only = finetuning(tmp_path / "timm" / "model.safetensors", eval__only=True)
+    again = loop.evaluate_only(setup.prepare(only, str(tmp_path / "again")))
+    assert again == pytest.approx(scores, abs=1e-3)
 
     config = kd_vitb_in1k.get_config("smoke")
     config.teacher.random, config.teacher.weights = False, str(first)
@@ -68,11 +76,22 @@ def test_from_our_own_pretraining_and_then_as_a_teacher(pretrained: Path, tmp_pa
         setup.prepare(config, str(tmp_path / "wrong"))
 
 
+def test_weights_without_a_head_are_not_scored(pretrained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no .*head/kernel.*give a fine-tuned model"):
+        setup.prepare(finetuning(pretrained, eval__only=True), str(tmp_path))
+
+
+def test_no_evaluation_but_the_last(pretrained: Path, tmp_path: Path) -> None:
+    run = setup.prepare(finetuning(pretrained, eval__every_epochs=0.0, steps=6), str(tmp_path))
+    loop.train(run)
+    assert [line["step"] for line in metrics(tmp_path) if "eval_top1" in line] == [6]
+
+
 def test_from_a_timm_file(pretrained: Path, tmp_path: Path) -> None:
     """The encoder's weights arrive through `export --format=timm` and back."""
     assert convert(["export", str(pretrained), "--format=timm", "--out", str(tmp_path / "timm")]) == 0
     weights = tmp_path / "timm" / "model.safetensors"
-    config = finetuning(weights, student__positions="learned", finetune__pool="cls", data__image_size=48)
+    config = finetuning(weights, finetune__pool="cls", data__image_size=48)
     run = setup.prepare(config, str(tmp_path / "run"))
     assert run.state.params["encoder"]["positions"].shape == (1 + 36, 32)  # interpolated from 16 patches
     loop.train(run)

@@ -101,11 +101,17 @@ def _methods(plan: ConfigDict, results: Results) -> str:
         numbers = ["–" if score is None else f"{score:.2f}" for score in scores]
         rows.append(["*teacher*", *numbers, f"{teacher['tflop']:.2f}", f"{teacher['seconds']:.0f}"])
     head = ["method", *(title for title, _ in columns), "TFLOP", "seconds"]
-    return _table(head, rows) + (
-        f"\n\nTop-1 %, mean ± standard deviation over {len(plan.seeds)} seeds. TFLOP and seconds: one "
-        "pre-training, the frozen teacher's part included and its own training not. kd is a classifier "
-        "before it is fine-tuned: its encoder learned from a teacher's labels, and it keeps its head."
+    note = (
+        f"\n\nTop-1 %, mean ± standard deviation over {len(plan.seeds)} seeds. TFLOP and seconds, here and "
+        "below: one pre-training, the frozen teacher's part included and its own training not; fine-tuning "
+        "is not counted."
     )
+    if any(recipe.needs_labels for recipe in plans.methods(plan).values()):
+        note += (
+            " kd is a classifier before it is fine-tuned: its encoder learned from a teacher's labels, and "
+            "it keeps its head."
+        )
+    return _table(head, rows) + note
 
 
 def _differences(plan: ConfigDict, results: Results) -> str:

@@ -18,7 +18,7 @@ from amd_jax.compare import cell as cell_run
 from amd_jax.compare.cell import Result
 from amd_jax.compare.plan import Cell
 from amd_jax.config import ConfigError
-from amd_jax.loop import StoppedBySignal
+from amd_jax.loop import NonFiniteError, StoppedBySignal
 
 _stop: Any = None  # in a worker: the event by which the parent ends its run
 
@@ -42,7 +42,7 @@ def run_all(
 
     Raises:
       ConfigError: a result is of another plan, a run cannot be started, or a process was killed.
-      NonFiniteError: a run diverged.
+      NonFiniteError: runs diverged; everything that does not need them is finished.
       StoppedBySignal: SIGTERM or SIGINT; every run under way has saved.
     """
     results = {
@@ -56,6 +56,7 @@ def run_all(
     for part in _shared_cores(jobs):
         cores.put(part)
     began: dict[concurrent.futures.Future[Result], tuple[str, float]] = {}
+    diverged: dict[str, NonFiniteError] = {}
     with (
         _stopping(stop),
         concurrent.futures.ProcessPoolExecutor(
@@ -74,8 +75,12 @@ def run_all(
                 done, _ = concurrent.futures.wait(began, return_when="FIRST_COMPLETED")
                 for future in done:
                     name, since = began.pop(future)
-                    results[name] = future.result()
-                    finished(name, time.monotonic() - since, results)
+                    try:
+                        results[name] = future.result()
+                    except NonFiniteError as error:
+                        diverged[name] = error
+                    else:
+                        finished(name, time.monotonic() - since, results)
         except concurrent.futures.process.BrokenProcessPool as error:
             if stop.is_set():
                 raise StoppedBySignal("every process has ended; the same command goes on") from error
@@ -85,6 +90,9 @@ def run_all(
             ) from error
         finally:
             stop.set()  # whatever else is under way saves and ends
+    if diverged:
+        first, reason = next(iter(diverged.items()))
+        raise NonFiniteError(f"{len(diverged)} of {len(cells)} cells diverged, the first {first}: {reason}")
     if waiting:
         raise StoppedBySignal(f"{len(waiting)} of {len(cells)} cells are left; the same command goes on")
     return results

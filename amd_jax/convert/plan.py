@@ -220,14 +220,18 @@ def _plan_positions(plan: Plan) -> None:
             note = f"bicubic in space, linear in time: {grids}"
             plan.rows.append(Row("interpolated", name, ENCODER_POSITIONS, shape, note))
     elif want.positions == "learned":
-        table = fixed_table(have.positions, want.grid, want.encoder.width, want.cls_token)
+        # As MAE's interpolate_pos_embed: a place in the image keeps the positions it was trained with.
+        table = fixed_table(have.positions, have.grid, want.encoder.width, want.cls_token)
+        if not same_grid:
+            table = resize.positions(table, want.cls_token, have.grid, want.grid)
         plan.made[ENCODER_POSITIONS] = lambda: table
         note = f"starts from the {have.positions} table the file was trained with"
+        note += "" if same_grid else f", bicubic in space, linear in time: {grids}"
         plan.rows.append(Row("regenerated", name, ENCODER_POSITIONS, table.shape, note))
     else:
         note = f"our {have.positions} table" + (", equal to the file's" if theirs else "")
         if not same_grid:
-            note = f"{have.positions} for another size: {grids}"
+            note = f"{have.positions} for another size: {grids}; learned positions would be interpolated"
         plan.rows.append(Row("regenerated", name, "positions", shape, note))
     _plan_decoder_positions(plan)
 

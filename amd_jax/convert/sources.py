@@ -146,7 +146,7 @@ def _open_hub(src: str) -> Source:
 
 def _open_run(run: Path, step: int | None) -> Source:
     """A checkpoint of a run: its parameters, and the sizes from its config."""
-    from amd_jax.checkpoint import load_params, run_config
+    from amd_jax.checkpoint import keeps_mean, load_params, run_config
     from amd_jax.convert.runs import arch_of_run
     from amd_jax.convert.tables import flatten
 
@@ -157,7 +157,8 @@ def _open_run(run: Path, step: int | None) -> Source:
         arch = arch_of_run(config, arrays)
     except (AttributeError, KeyError, ValueError) as error:
         raise ConfigError(f"{run}: its config.json does not describe its parameters ({error})") from error
-    source = open_arrays(str(run), f"checkpoint of step {step}", arrays)
+    mean = ", running mean of the weights" if keeps_mean(str(run), step) else ""
+    source = open_arrays(str(run), f"checkpoint of step {step}{mean}", arrays)
     return Source(
         source.path,
         source.what,

@@ -307,7 +307,10 @@ def eval_batches(
     _check_divisible(batch_size, process_count, "evaluation batch size")
     make = _EvalBatch(source, batch_size, process_index, process_count, data.image_size, data.channels)
     numbers = grain.MapDataset.range(-(-len(source) // batch_size)).map(make)
-    batches = numbers.to_iter_dataset(_read_options(data))
+    # Threads even where training has worker processes: starting those takes long for a single pass, and
+    # Pillow's decoding and resizing do not hold the interpreter.
+    threads = max(data.threads, data.workers)
+    batches = numbers.to_iter_dataset(grain.ReadOptions(threads, threads))
     return _eval_iterator(iter(batches), Unreadable(source, data.max_corrupt))
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 # Smaller sets (28×28, 32×32) are used as they are, without the margin that evaluation crops away.
 MARGIN_FROM_SIZE = 64
-EVAL_MARGIN = 256 / 224  # short side before the centre crop, over the crop
+MARGIN_TO_SIZE = 224  # and above this, MAE's recipe has none
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -111,10 +111,10 @@ def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def resize_center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """The centre [size, size, C] of `image` [H, W, C], with the usual margin (256 to 224) around it.
 
-    As torchvision's Resize(round(size * 256 / 224)) and CenterCrop(size). Below 64 pixels there is no margin:
-    a 28×28 image comes back as it is.
+    As torchvision's Resize(int(size * 256 / 224)) and CenterCrop(size). There is no margin above 224 pixels,
+    as in MAE's `util/datasets.py`, and none below 64: a 28×28 image comes back as it is.
     """
-    short = size if size < MARGIN_FROM_SIZE else round(size * EVAL_MARGIN)
+    short = int(size * 256 / 224) if MARGIN_FROM_SIZE <= size <= MARGIN_TO_SIZE else size
     height, width = image.shape[:2]
     if height <= width:
         height, width = short, int(short * width / height)

@@ -31,9 +31,9 @@ def get_config():
 CELLS = 2 * 5 + 1
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, plan: str = PLAN) -> subprocess.Popen[str]:
     """The command on one device, in the project's root."""
-    (folder / "plan.py").write_text(PLAN)
+    (folder / "plan.py").write_text(plan)
     command = [sys.executable, "-m", "amd_jax.compare", f"--config={folder / 'plan.py'}"]
     return subprocess.Popen(
         [*command, f"--workdir={folder / 'W'}", *arguments],
@@ -73,6 +73,28 @@ def test_a_comparison_goes_on_where_it_was_stopped_and_keeps_what_is_finished(tm
     assert process.returncode == 2
     assert "batch_size=64, the plan now has 32" in err
     assert len(err.strip().splitlines()) == 1
+
+
+DIVERGING = """
+from configs import compare_fashion
+
+def get_config():
+    plan = compare_fashion.get_config("smoke")
+    plan.seeds, plan.labels, plan.ablations = (0,), (1.0,), {}
+    plan.methods = {"broken": plan.methods.mae, "scratch": plan.methods.scratch}
+    plan.methods.broken.optim.base_lr = 1e30
+    return plan
+"""
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_does_not_keep_the_others_from_their_scores(tmp_path: Path) -> None:
+    with start(tmp_path, plan=DIVERGING) as process:
+        out, err = process.communicate()
+    assert process.returncode == 3, err
+    assert "1 of 6 cells diverged, the first broken/seed0: step" in err.splitlines()[-1]
+    assert len(out.splitlines()) == 4  # the teacher, scratch, and they fine-tuned
+    assert "| broken | – | – | – |" in (tmp_path / "W" / "results.md").read_text()
 
 
 def test_git_is_not_needed_and_a_damaged_result_is_named(

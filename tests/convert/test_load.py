@@ -97,6 +97,15 @@ def test_learned_table_is_not_silently_replaced_by_a_fixed_one(save: Save) -> No
         _encoder(src, image_arch())
 
 
+def _interpolated(table: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """What MAE's interpolate_pos_embed makes of a table of 1 + 4×4 rows."""
+    torch = pytest.importorskip("torch")
+    old = torch.from_numpy(table.astype(np.float32)).reshape(17, -1)
+    patches = old[1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
+    new = torch.nn.functional.interpolate(patches, size=size, mode="bicubic", align_corners=False)
+    return torch.cat([old[:1], new.permute(0, 2, 3, 1).reshape(size[0] * size[1], -1)]).numpy()
+
+
 def test_fixed_table_is_regenerated_for_another_resolution(save: Save) -> None:
     want = image_arch(grid=(1, 6, 6))
     loaded = _encoder(save(published(image_arch())), want)
@@ -104,16 +113,23 @@ def test_fixed_table_is_regenerated_for_another_resolution(save: Save) -> None:
     assert any("1x4x4 tokens in the file, 1x6x6 here" in line for line in loaded.report)
 
 
+def test_learned_positions_start_from_the_fixed_table_interpolated_as_mae_does_it(save: Save) -> None:
+    arch = image_arch()
+    src = save(published(arch))
+    same = _encoder(src, dataclasses.replace(arch, positions="learned"))
+    table = fixed_table(arch.positions, arch.grid, arch.encoder.width, True)
+    np.testing.assert_allclose(same.params["positions"], table, atol=1e-6)
+    loaded = _encoder(src, dataclasses.replace(arch, positions="learned", grid=(1, 7, 3)))
+    np.testing.assert_allclose(loaded.params["positions"], _interpolated(table, (7, 3)), atol=1e-5)
+    assert any("1x4x4 tokens in the file, 1x7x3 here" in line for line in loaded.report)
+
+
 def test_learned_table_is_interpolated_as_pytorch_does_it(save: Save) -> None:
-    torch = pytest.importorskip("torch")
     arch = image_arch(positions="learned")
     weights = published(arch)
     loaded = _encoder(save(weights), dataclasses.replace(arch, grid=(1, 7, 3)))
-    old = torch.from_numpy(weights["pos_embed"])
-    patches = old[:, 1:].reshape(1, 4, 4, -1).permute(0, 3, 1, 2)
-    new = torch.nn.functional.interpolate(patches, size=(7, 3), mode="bicubic", align_corners=False)
-    new = torch.cat([old[0, :1], new.permute(0, 2, 3, 1).reshape(21, -1)])
-    assert np.allclose(loaded.params["positions"], new.numpy(), atol=1e-5)
+    new = _interpolated(weights["pos_embed"], (7, 3))
+    np.testing.assert_allclose(loaded.params["positions"], new, atol=1e-5)
     assert any(line.startswith("interpolated") for line in loaded.report)
 
 

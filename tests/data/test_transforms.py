@@ -183,6 +183,15 @@ def test_eval_crop_is_torchvisions(height: int, width: int):
     assert np.array_equal(transforms.resize_center_crop(image, 224), expected)
 
 
+@pytest.mark.parametrize(("size", "short"), [(384, 384), (225, 225), (160, 182), (64, 73), (48, 48)])
+def test_eval_margin_is_that_of_maes_recipe(size: int, short: int):
+    image = gradient(400, 500)
+    whole = Image.fromarray(image).resize((int(short * 500 / 400), short), Image.Resampling.BICUBIC)
+    top, left = round((short - size) / 2), round((whole.width - size) / 2)
+    expected = np.asarray(whole)[top : top + size, left : left + size]
+    assert np.array_equal(transforms.resize_center_crop(image, size), expected)
+
+
 def test_eval_leaves_small_images_as_they_are():
     image = gradient(28, 28, 1)
     assert np.array_equal(transforms.resize_center_crop(image, 28), image)

@@ -12,7 +12,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from amd_jax import optim, sharding
+from amd_jax.data.example import Example
 from amd_jax.data.sources import make_source
+from amd_jax.data.subset import Subset
+from amd_jax.data.transforms import decode, resize_center_crop
 from amd_jax.evaluate import make_evaluator
 from amd_jax.models.vit import drop_path
 from amd_jax.steps.finetune import Finetuning
@@ -46,6 +49,13 @@ def test_layer_decay_factors_of_vit_b_are_those_of_the_golden_file() -> None:
     leaves, _ = jax.tree_util.tree_flatten_with_path(scales)
     lines = [f"{path_name(path)}: {' '.join(f'{x:.6g}' for x in np.ravel(s))}" for path, s in leaves]
     assert "\n".join(lines) + "\n" == GOLDEN.read_text()
+
+
+def test_positions_are_learned_and_start_as_the_fixed_table_of_pretraining() -> None:
+    """As in MAE's models_vit.py; they are layer 0 and do not decay."""
+    run = Finetuning.from_config(finetune_vitb_in1k.get_config(), 1000)
+    assert jax.eval_shape(run.init, jax.random.key(0))["encoder"]["positions"].shape == (197, 768)
+    assert optim.NO_DECAY.search("encoder/positions")
 
 
 def test_layer_decay_scales_the_whole_update() -> None:
@@ -123,21 +133,50 @@ def test_accumulation_changes_nothing_and_the_running_mean_follows(batch: dict[s
     np.testing.assert_allclose(values["loss"], total, rtol=1e-6)
 
 
-@pytest.mark.parametrize("devices", [1, 3, 8])
-def test_every_example_is_evaluated_exactly_once_on_any_number_of_devices(devices: int) -> None:
-    """2,000 examples do not divide by 3 × 96; the answer does not depend on the padding."""
+def test_evaluation_is_what_numpy_finds_on_any_number_of_devices() -> None:
+    """Every one of 2,000 examples counts exactly once, though they do not divide by batches of 96."""
     config = finetune_vitb_in1k.get_config("smoke")
     config.eval.batch_size = 96
-    run = task(config)
+    run, source = task(config), make_source(config.data, "eval")
     params = jax.jit(run.init)(jax.random.key(0))
     params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
-    mesh = sharding.make_mesh(devices=jax.devices()[:devices])
-    scores = make_evaluator(config, run, make_source(config.data, "eval"), mesh)(
-        jax.device_put(params, sharding.replicated(mesh))
-    )
-    assert scores["eval_examples"] == 2000
-    assert scores["eval_top1"] <= scores["eval_top5"]
-    assert scores == pytest.approx(EXPECTED.setdefault("scores", scores), abs=1e-3)
+    examples = [source[i] for i in range(len(source))]
+    pixels = np.stack([resize_center_crop(decode(e.image, 3), config.data.image_size) for e in examples])
+    logits = np.asarray(jax.jit(run.logits, static_argnums=0)(run.model, params, pixels[:, None]), np.float64)
+    label = np.array([e.label for e in examples])
+    order = np.argsort(-logits, axis=1)
+    own = logits[np.arange(len(label)), label]
+    expected = {
+        "eval_top1": 100 * np.mean(order[:, 0] == label),
+        "eval_top5": 100 * np.mean((order[:, :5] == label[:, None]).any(axis=1)),
+        "eval_loss": np.mean(np.log(np.exp(logits).sum(axis=1)) - own),
+        "eval_examples": 2000,
+    }
+    for devices in (1, 3, 8):
+        mesh = sharding.make_mesh(devices=jax.devices()[:devices])
+        evaluate = make_evaluator(config, run, source, mesh)
+        assert evaluate(jax.device_put(params, sharding.replicated(mesh))) == pytest.approx(
+            expected, abs=1e-3
+        )
 
 
-EXPECTED: dict[str, dict[str, float]] = {}
+@pytest.mark.parametrize("classes", [3, 10])
+def test_logits_that_are_no_numbers_are_wrong_and_few_classes_are_all_among_the_first_five(
+    classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = finetune_vitb_in1k.get_config("smoke")
+    config.eval.batch_size = 8
+    run = dataclasses.replace(Finetuning.from_config(config, classes))
+    broken = jnp.full((8, classes), jnp.nan)
+    tied = jnp.zeros((8, classes))
+    source = Subset(make_source(config.data, "eval"), np.arange(8))
+    monkeypatch.setattr(Subset, "__getitem__", lambda self, i: Example(self._source[i].image, i % 3))
+    mesh = sharding.make_mesh(devices=jax.devices()[:1])
+
+    def scores(logits: jax.Array) -> dict[str, float]:
+        monkeypatch.setattr(Finetuning, "logits", lambda self, model, params, pixels: params)
+        return make_evaluator(config, run, source, mesh)(logits)
+
+    assert scores(broken)["eval_top1"] == 0
+    assert scores(tied)["eval_top1"] == 0
+    assert scores(tied)["eval_top5"] == (100 if classes < 5 else 0)
