@@ -215,7 +215,10 @@ def _finetuning(plan: ConfigDict, workdir: Path, recipe: Recipe, encoder: Cell, 
 def _run(plan: ConfigDict, seed: int, *changes: Mapping[str, Any]) -> ConfigDict:
     config = plan.base.copy_and_resolve_references()
     for change in changes:
-        config.update_from_flattened_dict(flat(change))
+        try:
+            config.update_from_flattened_dict(flat(change))
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"the plan changes {', '.join(flat(change))}: {error.args[0]}") from error
     config.seed = seed
     return config
 

@@ -165,6 +165,14 @@ def test_a_run_that_would_be_refused_is_found_before_the_first_one(changes: dict
         plans.cells(wrong, WORKDIR)
 
 
+@pytest.mark.parametrize("change", [{"losss": {"align": "l1"}}, {"steps": "many"}])
+def test_a_change_that_no_run_knows_is_named(change: dict) -> None:
+    wrong = compare_fashion.get_config()
+    wrong.ablations = {"what": {"if": change}}
+    with pytest.raises(ConfigError, match=f"the plan changes {next(iter(flat(change)))}: "):
+        plans.cells(wrong, WORKDIR)
+
+
 @pytest.mark.parametrize("lacking", ["amd", "mae"])
 def test_ablations_without_the_method_they_change(lacking: str) -> None:
     wrong = compare_fashion.get_config()
