@@ -31,7 +31,7 @@ def get_config(argument: str = "") -> ConfigDict:
     questions = _ablations() | _reasons(plan.methods)
     plan.ablations = _ordered({name: _ordered(variants) for name, variants in questions.items()})
     # The other questions by probe and kNN alone: fine-tuning would more than double the time.
-    plan.ablation_labels = {"fine_tuned_for_250_steps": plan.labels, "logits_learned_from": (1.0,)}
+    plan.ablation_labels = {"fine_tuned_for_250_steps": plan.labels}
     if argument == "tune":
         _tune(plan)
     elif argument == "smoke":
@@ -120,23 +120,13 @@ def _ablations() -> dict[str, dict[str, Any]]:
 
 
 def _reasons(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Why the methods stand as they do: labelled steps, the start, compute, length."""
+    """Why the methods stand as they do: how long they learn from labels, and what they spend before."""
     return {
         "fine_tuned_for_250_steps": {name: {"of": name, "finetuning": _for(250)} for name in methods},
-        "logits_learned_from": {
-            "scratch": {"of": "kd"},
-            "mae": {"of": "kd", "start": "mae"},
-            "amd": {"of": "kd", "start": "amd"},
-        },
         "compute_of_amd": {
             "mae_4770_steps": {"of": "mae", **_for(4770)},
             "dmae75_2290_steps": {"of": "dmae75", **_for(2290)},
             "amd_800_steps": {},
-        },
-        "trained_for_3200_steps": {
-            "dmae75": {"of": "dmae75", **_for(3200)},
-            "amd_12_patches": {**_for(3200), "mask": {"teacher_visible": 12}},
-            "amd": _for(3200),
         },
     }
 

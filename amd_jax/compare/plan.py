@@ -10,7 +10,6 @@ A plan is what a file such as configs/compare_fashion.py returns:
     methods          name → what the method's run changes in it; a run of no length is the untrained student
     ablations        question → variant → what changes in a method's run, and besides
                          of          the method; "amd" if not said
-                         start       a method whose student of the same seed the run starts from
                          finetuning  what changes in fine-tuning
                      A variant that changes nothing is the method itself.
     ablation_labels  question → those of `labels` that its variants are fine-tuned on; none if not said
@@ -71,7 +70,6 @@ class Recipe:
     labels: tuple[float, ...]  # shares that they are fine-tuned on
     most: float  # the largest share that anything is fine-tuned on
     finetuning: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    start: "Recipe | None" = None
 
     @property
     def needs_labels(self) -> bool:
@@ -107,28 +105,25 @@ def ablations(plan: ConfigDict) -> dict[str, dict[str, Recipe]]:
     """The rows of each of the others, by question and variant.
 
     Raises:
-      ConfigError: a variant is of a method, or starts from one, that the plan does not have.
+      ConfigError: a variant is of a method that the plan does not have.
     """
     known = methods(plan)
 
-    def method(name: str, question: str, variant: str) -> Recipe:
-        if name not in known:
-            raise ConfigError(f"ablations.{question}.{variant} wants the method {name!r}: the plan has none")
-        return known[name]
-
     def recipe(question: str, variant: str, changes: ConfigDict) -> Recipe:
         run = dict(changes)
-        of = method(run.pop("of", "amd"), question, variant)
-        finetuning, start = run.pop("finetuning", {}), run.pop("start", "")
+        method, finetuning = run.pop("of", "amd"), run.pop("finetuning", {})
+        if method not in known:
+            raise ConfigError(
+                f"ablations.{question}.{variant} wants the method {method!r}: the plan has none"
+            )
         name = f"{question}_{variant}"
         return dataclasses.replace(
-            of,
-            name=name if run or start or finetuning else of.name,
-            encoder=name if run or start else of.name,
-            changes=(*of.changes, run),
+            known[method],
+            name=name if run or finetuning else method,
+            encoder=name if run else method,
+            changes=(*known[method].changes, run),
             labels=ablation_labels(plan, question),
             finetuning=finetuning,
-            start=method(start, question, variant) if start else None,
         )
 
     return {
@@ -191,15 +186,12 @@ def _students(
 def _encoder(
     plan: ConfigDict, workdir: Path, recipe: Recipe, seed: int, share: float | None, found: Mapping[str, Cell]
 ) -> Cell:
-    config = _run(plan, seed, *recipe.changes)
-    needs = []
-    if config.method in ("amd", "dmae", "kd"):
-        needs.append(found[TEACHER if share is None else f"{TEACHER}/{share_name(share)}"])
-        config.teacher.weights = str(workdir / needs[-1].name)
-    if recipe.start:
-        needs.append(found[recipe.start.pretrained(seed, share)])
-        config.student.weights = str(workdir / needs[-1].name)
-    return Cell(recipe.pretrained(seed, share), config, tuple(needs))
+    config, name = _run(plan, seed, *recipe.changes), recipe.pretrained(seed, share)
+    if config.method not in ("amd", "dmae", "kd"):
+        return Cell(name, config)
+    teacher = found[TEACHER if share is None else f"{TEACHER}/{share_name(share)}"]
+    config.teacher.weights = str(workdir / teacher.name)
+    return Cell(name, config, (teacher,))
 
 
 def _finetuning(plan: ConfigDict, workdir: Path, recipe: Recipe, encoder: Cell, share: float) -> Cell:

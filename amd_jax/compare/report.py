@@ -151,15 +151,12 @@ def _row(
 
 
 def _cost(plan: ConfigDict, recipe: Recipe, results: Results) -> list[str]:
-    """TFLOP and seconds of one pre-training, with those of the student that it starts from."""
-    parts = [recipe, recipe.start] if recipe.start else [recipe]
-    cells = [[part.pretrained(seed) for part in parts] for seed in plan.seeds]
-    known = [[results[name] for name in names] for names in cells if results.keys() >= set(names)]
+    """TFLOP and seconds of one pre-training."""
+    cells = [results.get(recipe.pretrained(seed)) for seed in plan.seeds]
+    known = [cell for cell in cells if cell]
     if not known:
         return ["–", "–"]
-    tflop = sum(result["tflop"] for result in known[0])
-    seconds = np.median([sum(result["seconds"] for result in run) for run in known])
-    return [f"{tflop:.2f}", f"{seconds:.0f}"]
+    return [f"{known[0]['tflop']:.2f}", f"{np.median([cell['seconds'] for cell in known]):.0f}"]
 
 
 def _spread(plan: ConfigDict, values: Sequence[float], sign: str = "") -> str:

@@ -55,15 +55,6 @@ def test_an_ablation_shows_amd_among_its_variants(plan: ConfigDict, tmp_path: Pa
     assert found["direct"][0] == "–"
 
 
-def test_the_cost_of_a_run_holds_that_of_the_student_it_started_from(
-    plan: ConfigDict, tmp_path: Path
-) -> None:
-    report.write(plan, results() | {"logits_learned_from_amd_labels100/seed0": result(85.0)}, tmp_path)
-    lines = (tmp_path / "results.md").read_text().splitlines()
-    table = lines[lines.index("## logits learned from") :]
-    assert "| amd | 85.00 (1 of 3 seeds) | 70.00 (1 of 3 seeds) | – | 3.00 | 120 |" in table
-
-
 def test_the_plot_is_a_picture_even_where_scores_are_missing(plan: ConfigDict, tmp_path: Path) -> None:
     report.plot(plan, results(), tmp_path)
     with Image.open(tmp_path / "results.png") as picture:

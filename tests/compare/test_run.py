@@ -23,11 +23,11 @@ def get_config():
     plan.seeds, plan.labels, plan.ablation_labels = (0,), (1.0,), {"why": (1.0,)}
     for name in ("dmae75", "dmae95", "dmae98", "amd"):
         del plan.methods[name]
-    longer = {"of": "mae", "finetuning": {"steps": 12}}
-    plan.ablations = {"why": {"longer": longer, "start": {"of": "kd", "start": "mae"}}}
+    longer, hard = {"of": "mae", "finetuning": {"steps": 12}}, {"of": "kd", "finetune": {"kd_hard": True}}
+    plan.ablations = {"why": {"longer": longer, "hard": hard}}
     return plan
 """
-# The teacher, scratch, mae, kd and kd from mae, and they fine-tuned; mae fine-tuned for longer.
+# The teacher, scratch, mae, kd and hard kd, and they fine-tuned; mae fine-tuned for longer.
 CELLS = 2 * 5 + 1
 
 
