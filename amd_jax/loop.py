@@ -142,18 +142,20 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
             writer.write_scalars(step, scalars)
             print(throughput.progress_line(step, run.total_steps, scalars, eta), flush=True)
 
+    def check() -> None:
+        with _naming_last_good(run):
+            pending.check()  # never score or write a state that is already broken
+
     def score() -> None:
         assert evaluator is not None
-        with _naming_last_good(run):
-            pending.check()  # a broken state has no score
+        check()
         scalars = evaluator(state)
         if writer is not None:
             writer.write_scalars(step, scalars)
             print(throughput.progress_line(step, run.total_steps, scalars), flush=True)
 
     def save() -> None:
-        with _naming_last_good(run):
-            pending.check()  # never write a state that is already broken
+        check()
         run.checkpoints.save(state, step, run.position(step))
 
     stream = pipeline.train_stream(

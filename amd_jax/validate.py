@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from amd_jax.config import KEYS, ConfigError, flat
-from amd_jax.data.randaugment import mean_fill, parse
+from amd_jax.data.randaugment import parse
 from amd_jax.models import build
 from amd_jax.models.sizes import SIZES
 
@@ -111,7 +111,7 @@ def _input(config: ConfigDict) -> None:
     _need(0 < d.share <= 1, f"data.share={d.share}: must be above 0 and at most 1")
     _need(d.erasing <= 1, f"data.erasing={d.erasing}: a probability is at most 1")
     if d.randaugment:
-        parse(d.randaugment, mean_fill(d.mean))
+        parse(d.randaugment)
     for name in ("repeats", "threads", "prefetch"):
         _need(d[name] > 0, f"data.{name}={d[name]}: must be positive")
 

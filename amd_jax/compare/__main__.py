@@ -31,7 +31,6 @@ def main(argv: list[str]) -> None:
 
     logging.set_verbosity(logging.WARNING)
     wanted, place = command.CONFIG.value, str(command.WORKDIR.value)
-    workdir = Path(place).expanduser().absolute()
 
     def finished(name: str, seconds: float, results: dict[str, cell.Result]) -> None:
         print(
@@ -45,8 +44,8 @@ def main(argv: list[str]) -> None:
 
     try:
         report.check_plotting()
+        workdir = Path(setup.local_folder(place)).absolute()
         cells = plan.cells(wanted, workdir)
-        setup.local_folder(place)  # refuses a URL
         workdir.mkdir(parents=True, exist_ok=True)
         renew(schedule.run_all(cells, workdir, _JOBS.value, finished))
     except ConfigError as error:

@@ -51,8 +51,8 @@ def test_layer_decay_factors_of_vit_b_are_those_of_the_golden_file() -> None:
     assert "\n".join(lines) + "\n" == GOLDEN.read_text()
 
 
-def test_positions_are_learned_and_start_as_the_fixed_table_of_pretraining() -> None:
-    """As in MAE's models_vit.py; they are layer 0 and do not decay."""
+def test_positions_are_learned_and_do_not_decay() -> None:
+    """As in MAE's models_vit.py."""
     run = Finetuning.from_config(finetune_vitb_in1k.get_config(), 1000)
     assert jax.eval_shape(run.init, jax.random.key(0))["encoder"]["positions"].shape == (197, 768)
     assert optim.NO_DECAY.search("encoder/positions")
@@ -166,7 +166,7 @@ def test_logits_that_are_no_numbers_are_wrong_and_few_classes_are_all_among_the_
 ) -> None:
     config = finetune_vitb_in1k.get_config("smoke")
     config.eval.batch_size = 8
-    run = dataclasses.replace(Finetuning.from_config(config, classes))
+    run = Finetuning.from_config(config, classes)
     broken = jnp.full((8, classes), jnp.nan)
     tied = jnp.zeros((8, classes))
     source = Subset(make_source(config.data, "eval"), np.arange(8))
