@@ -5,6 +5,7 @@ use: an example is mixed with the one at the mirrored place of the batch.
 """
 
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +13,27 @@ import jax.numpy as jnp
 from amd_jax import patches
 
 
-def mixup_cutmix(
+class Mixing(NamedTuple):
+    """How each example is mixed with its partner: a weighted sum, but inside `box` the partner alone.
+
+    Only numbers for each example, so they can be drawn for a whole batch and applied to a part of it.
+    """
+
+    weight: jax.Array  # [batch], of the example itself outside the box
+    box: jax.Array  # [batch, 4] int32: first and last + 1 row, first and last + 1 column
+    share: jax.Array  # [batch], of the example itself in the label
+
+
+def draw_mixing(
     key: jax.Array,
-    pixels: jax.Array,
-    labels: jax.Array,
-    num_classes: int,
+    batch: int,
+    size: tuple[int, int],
     *,
     mixup_alpha: float,
     cutmix_alpha: float,
-    switch_prob: float = 0.5,
-    prob: float = 1.0,
-    smoothing: float = 0.0,
-    mode: str = "batch",
     groups: int = 1,
-) -> tuple[jax.Array, jax.Array]:
-    """Mix each example with another one, by a weighted sum (mixup) or by pasting a box (cutmix).
+) -> Mixing:
+    """Draw mixup (a weighted sum) or cutmix (a pasted box), with equal probability where both are on.
 
     The share λ of an example itself is drawn from Beta(α, α). Cutmix pastes a box of 1 − λ of the area
     around a uniform centre, the same in all frames; the border cuts it off, and λ is corrected to the area
@@ -34,59 +41,72 @@ def mixup_cutmix(
     frames and rows instead of rows and columns, and labels it with the λ of the area; that is not repeated.)
     Nothing has a size that depends on what was drawn, and the same key mixes the same way on every mesh.
 
-    Pixels may be mixed before or after the data set's normalisation: the weights λ and 1 − λ add up to 1.
-
     Args:
       key: the random key.
-      pixels: `[batch, frames, height, width, channels]`, uint8, or float (in [0, 1] or normalised).
-      labels: `[batch]` int.
-      num_classes: number of classes.
+      batch: number of examples.
+      size: height and width in pixels.
       mixup_alpha: α of mixup; 0 turns it off.
-      cutmix_alpha: α of cutmix; 0 turns it off. With both off only the smoothing is left.
-      switch_prob: probability of cutmix where both are on.
-      prob: probability of mixing at all.
-      smoothing: label smoothing, see `soft_targets`.
-      mode: what shares one draw: "batch", all examples of a group, or "elem", none.
-      groups: the batch is mixed in so many parts of neighbours, each by itself. timm draws for the batch of
-        each process, so its runs on n devices correspond to n groups. The middle example of a group of odd
-        size meets itself.
-
-    Returns:
-      Float32 pixels, those of uint8 input in [0, 1], and targets `[batch, num_classes]`.
+      cutmix_alpha: α of cutmix; 0 turns it off. One of the two must be on.
+      groups: the batch is mixed in so many parts of neighbours, each with one draw. timm draws for the batch
+        of each process, so its runs on n devices correspond to n groups.
 
     Raises:
-      ValueError: an unknown mode, or groups that do not divide the batch.
+      ValueError: groups that do not divide the batch, or nothing that is on.
     """
-    batch, _, height, width, _ = pixels.shape
     if batch % groups:
         raise ValueError(f"a batch of {batch} cannot be mixed in {groups} groups")
-    if mode not in ("batch", "elem"):
-        raise ValueError(f"unknown mode {mode!r} of mixing")
-    x = patches.to_unit(pixels)
-    targets = soft_targets(labels, num_classes, smoothing)
     if mixup_alpha <= 0 and cutmix_alpha <= 0:
-        return x, targets
-    draws = groups if mode == "batch" else batch
+        raise ValueError("neither mixup nor cutmix is on")
     keys = jax.random.split(key, 5)
-    active = jax.random.bernoulli(keys[0], prob, (draws,))
     if mixup_alpha > 0 and cutmix_alpha > 0:
-        cut = jax.random.bernoulli(keys[1], switch_prob, (draws,))
+        cut = jax.random.bernoulli(keys[1], 0.5, (groups,))
     else:
-        cut = jnp.full((draws,), cutmix_alpha > 0)
-    lam = jnp.ones((draws,))
+        cut = jnp.full((groups,), cutmix_alpha > 0)
+    lam = jnp.ones((groups,))
     if mixup_alpha > 0:
-        lam = symmetric_beta(keys[2], mixup_alpha, (draws,))
+        lam = symmetric_beta(keys[2], mixup_alpha, (groups,))
     if cutmix_alpha > 0:
-        lam = jnp.where(cut, symmetric_beta(keys[3], cutmix_alpha, (draws,)), lam)
-    lam = jnp.where(active, lam, 1.0)
-    inside = _box(keys[4], lam, height, width)
-    lam = jnp.where(cut, 1 - inside.mean(axis=(1, 2)), lam)
-    weights = jnp.where(cut[:, None, None], 1.0 - inside, lam[:, None, None])
+        lam = jnp.where(cut, symmetric_beta(keys[3], cutmix_alpha, (groups,)), lam)
+    # A group that is not cut gets an empty box, one that is gives its partners nothing outside of it.
+    box = _box(keys[4], jnp.where(cut, lam, 1.0), size)
+    top, bottom, left, right = box.T
+    pasted = (bottom - top) * (right - left) / (size[0] * size[1])
+    drawn = Mixing(jnp.where(cut, 1.0, lam), box, jnp.where(cut, 1 - pasted, lam))
+    return Mixing(*(jnp.repeat(x, batch // groups, axis=0) for x in drawn))
 
-    weights = jnp.repeat(weights, batch // draws, axis=0)[:, None, :, :, None]
-    lam = jnp.repeat(lam, batch // draws)[:, None]
-    x = weights * x + (1 - weights) * _mirror(x, groups)
-    return x, lam * targets + (1 - lam) * _mirror(targets, groups)
+
+def mirror(x: jax.Array, groups: int) -> jax.Array:
+    """The partners of `x` `[batch, ...]`: each group of neighbours in reverse order, as timm pairs them.
+
+    The middle example of a group of odd size meets itself.
+    """
+    return x.reshape(groups, -1, *x.shape[1:])[:, ::-1].reshape(x.shape)
+
+
+def mix_pixels(pixels: jax.Array, partners: jax.Array, mixing: Mixing) -> jax.Array:
+    """Float32 pixels; those of uint8 input are in [0, 1].
+
+    Pixels may be mixed before or after the data set's normalisation: the weights add up to 1.
+
+    Args:
+      pixels: `[batch, frames, height, width, channels]`, uint8, or float (in [0, 1] or normalised).
+      partners: the same of what each is mixed with.
+      mixing: of these examples.
+    """
+    top, bottom, left, right = mixing.box.T[:, :, None, None]
+    row, column = jnp.arange(pixels.shape[2])[:, None], jnp.arange(pixels.shape[3])
+    inside = (row >= top) & (row < bottom) & (column >= left) & (column < right)
+    weights = jnp.where(inside, 0.0, mixing.weight[:, None, None])[:, None, :, :, None]
+    return weights * patches.to_unit(pixels) + (1 - weights) * patches.to_unit(partners)
+
+
+def mix_targets(
+    labels: jax.Array, partners: jax.Array, mixing: Mixing, num_classes: int, smoothing: float = 0.0
+) -> jax.Array:
+    """`[batch, num_classes]` from the labels `[batch]` of examples and their partners."""
+    share = mixing.share[:, None]
+    own, other = (soft_targets(x, num_classes, smoothing) for x in (labels, partners))
+    return share * own + (1 - share) * other
 
 
 def symmetric_beta(key: jax.Array, alpha: float, shape: tuple[int, ...]) -> jax.Array:
@@ -122,24 +142,17 @@ def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     return -jnp.sum(targets * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
 
 
-def _box(key: jax.Array, lam: jax.Array, height: int, width: int) -> jax.Array:
-    """Float masks `[draws, height, width]`, 1 inside boxes of 1 − lam of the area (timm, `rand_bbox`).
+def _box(key: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Boxes `[draws, 4]` of 1 − lam of the area, as in `Mixing` (timm, `rand_bbox`).
 
     A box has sides rounded down to even numbers and a centre anywhere in the image, which cuts it off.
     """
     ratio = jnp.sqrt(1 - lam)
 
-    def side(key: jax.Array, size: int) -> jax.Array:
-        half = jnp.floor(size * ratio).astype(jnp.int32) // 2
-        centre = jax.random.randint(key, lam.shape, 0, size)
-        at = jnp.arange(size)
-        return (at >= (centre - half)[:, None]) & (at < (centre + half)[:, None])
+    def ends(key: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
+        half = jnp.floor(length * ratio).astype(jnp.int32) // 2
+        centre = jax.random.randint(key, lam.shape, 0, length)
+        return jnp.clip(centre - half, 0, length), jnp.clip(centre + half, 0, length)
 
     key_y, key_x = jax.random.split(key)
-    inside = side(key_y, height)[:, :, None] & side(key_x, width)[:, None, :]
-    return inside.astype(jnp.float32)
-
-
-def _mirror(x: jax.Array, groups: int) -> jax.Array:
-    """`x` `[batch, ...]` with each group of neighbours in reverse order."""
-    return x.reshape(groups, -1, *x.shape[1:])[:, ::-1].reshape(x.shape)
+    return jnp.stack([*ends(key_y, size[0]), *ends(key_x, size[1])], axis=1)

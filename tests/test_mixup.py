@@ -10,7 +10,15 @@ import optax
 import pytest
 from scipy import stats
 
-from amd_jax.mixup import mixup_cutmix, soft_cross_entropy, soft_targets, symmetric_beta
+from amd_jax.mixup import (
+    draw_mixing,
+    mirror,
+    mix_pixels,
+    mix_targets,
+    soft_cross_entropy,
+    soft_targets,
+    symmetric_beta,
+)
 
 CLASSES = 8
 BATCH, FRAMES, HEIGHT, WIDTH = 8, 2, 12, 10
@@ -18,15 +26,20 @@ LABELS = np.arange(BATCH)
 ALPHAS = {"mixup": (0.8, 0.0), "cutmix": (0.0, 1.0), "both": (0.8, 1.0)}
 
 
+def mix(
+    key: jax.Array, pixels: Any, labels: Any, kind: str, classes: int, groups: int = 1, smoothing: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """Pixels and targets of a batch, drawn and mixed."""
+    mixup, cutmix = ALPHAS[kind]
+    options: Any = {"mixup_alpha": mixup, "cutmix_alpha": cutmix, "groups": groups}
+    mixing = draw_mixing(key, len(labels), pixels.shape[2:4], **options)
+    targets = mix_targets(labels, mirror(labels, groups), mixing, classes, smoothing)
+    return mix_pixels(pixels, mirror(pixels, groups), mixing), targets
+
+
 @functools.lru_cache
 def mixer(kind: str, **options: Any) -> Any:
-    mixup, cutmix = ALPHAS[kind]
-
-    @jax.jit
-    def mix(key: jax.Array, pixels: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return mixup_cutmix(key, pixels, labels, CLASSES, mixup_alpha=mixup, cutmix_alpha=cutmix, **options)
-
-    return mix
+    return jax.jit(functools.partial(mix, kind=kind, classes=CLASSES, **options))
 
 
 def one_hot_colours() -> jnp.ndarray:
@@ -80,26 +93,27 @@ def test_symmetric_beta_of_a_tiny_alpha_is_a_coin():
     assert draws.mean() == pytest.approx(0.5, abs=0.06)
 
 
-@pytest.mark.parametrize("mode", ["batch", "elem"])
+@pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("kind", list(ALPHAS))
-def test_targets_are_the_shares_of_the_pixels(kind: str, mode: str):
+def test_targets_are_the_shares_of_the_pixels(kind: str, groups: int):
     # Averaged over an image, channel c is the share of example c in it; its label is c.
     for seed in range(6):
-        pixels, targets = mixed(kind, seed, mode=mode)
+        pixels, targets = mixed(kind, seed, groups=groups)
         assert pixels.dtype == targets.dtype == np.float32
         np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
         np.testing.assert_allclose(pixels.mean(axis=(1, 2, 3)), targets, atol=1e-5)
         partners = targets > 0
-        allowed = np.eye(BATCH, dtype=bool) | np.eye(BATCH, dtype=bool)[::-1]
+        eye = np.eye(BATCH, dtype=bool)
+        allowed = eye | np.asarray(mirror(eye, groups))
         assert not (partners & ~allowed).any()
 
 
-@pytest.mark.parametrize("mode", ["batch", "elem"])
-def test_mixup_has_one_colour_everywhere(mode: str):
-    pixels, targets = mixed("mixup", 0, mode=mode)
+@pytest.mark.parametrize("groups", [1, 4])
+def test_mixup_has_one_colour_everywhere(groups: int):
+    pixels, targets = mixed("mixup", 0, groups=groups)
     np.testing.assert_allclose(pixels, np.broadcast_to(targets[:, None, None, None], pixels.shape), atol=1e-6)
     shares = np.diag(targets)
-    assert len(set(shares.round(5))) == (1 if mode == "batch" else BATCH)
+    assert len(set(shares.round(5))) == groups
     assert ((shares > 0) & (shares < 1)).all()
 
 
@@ -124,8 +138,7 @@ def test_cutmix_boxes_have_the_sides_and_centres_of_timm():
     @jax.jit
     def boxes(keys: jax.Array) -> jax.Array:
         pixels = jnp.zeros((2, 1, 16, 16, 1)).at[1].set(1)
-        mix = functools.partial(mixup_cutmix, num_classes=2, mixup_alpha=0.0, cutmix_alpha=1.0)
-        return jax.vmap(lambda key: mix(key, pixels, jnp.arange(2))[1][0, 0])(keys)
+        return jax.vmap(lambda key: mix(key, pixels, jnp.arange(2), "cutmix", 2)[1][0, 0])(keys)
 
     shares = np.asarray(boxes(jax.random.split(jax.random.key(0), 4000)))
     rng = np.random.default_rng(0)
@@ -138,23 +151,16 @@ def test_cutmix_boxes_have_the_sides_and_centres_of_timm():
     assert stats.ks_2samp(shares, expected).pvalue > 0.01
 
 
-def test_switching_and_mixing_at_all_have_their_probabilities():
-    def kinds(**options: float) -> dict[str, float]:
-        mix = functools.partial(mixup_cutmix, num_classes=CLASSES, mixup_alpha=0.8, cutmix_alpha=1.0)
-        keys = jax.random.split(jax.random.key(1), 100)
-        run = jax.jit(jax.vmap(lambda key: mix(key, one_hot_colours(), LABELS, mode="elem", **options)[0]))
-        own = np.asarray(run(keys)).reshape(-1, BATCH, FRAMES * HEIGHT * WIDTH, BATCH)
-        own = own[:, np.arange(BATCH), :, np.arange(BATCH)]
-        same = (own == 1).all(axis=-1)
-        cut = ((own == 0) | (own == 1)).all(axis=-1) & ~same
-        return {"same": same.mean(), "cut": cut.mean()}
-
-    default = kinds()
-    assert default["same"] < 0.06  # boxes without an inside
-    assert default["cut"] == pytest.approx(0.5, abs=0.07)
-    rare = kinds(prob=0.3, switch_prob=0.0)
-    assert rare["cut"] == pytest.approx(0, abs=0.01)
-    assert rare["same"] == pytest.approx(0.7, abs=0.05)
+def test_cutmix_and_mixup_are_equally_likely_and_each_group_draws_for_itself():
+    keys, groups = jax.random.split(jax.random.key(1), 200), BATCH // 2
+    run = jax.jit(jax.vmap(lambda key: mix(key, one_hot_colours(), LABELS, "both", CLASSES, groups)[0]))
+    own = np.asarray(run(keys)).reshape(-1, BATCH, FRAMES * HEIGHT * WIDTH, BATCH)
+    own = own[:, np.arange(BATCH), :, np.arange(BATCH)]
+    same = (own == 1).all(axis=-1)
+    cut = ((own == 0) | (own == 1)).all(axis=-1) & ~same
+    assert same.mean() < 0.06  # boxes without an inside
+    assert cut.mean() == pytest.approx(0.5, abs=0.07)
+    assert 0 < cut[:, 0].sum() < BATCH  # within one batch
 
 
 def test_examples_meet_their_mirror_image_within_their_group():
@@ -174,28 +180,27 @@ def test_smoothing_is_that_of_the_two_labels():
     np.testing.assert_allclose(smooth, 0.9 * plain + 0.1 / CLASSES, atol=1e-6)
 
 
-def test_uint8_becomes_unit_floats_and_nothing_else_happens_when_mixing_is_off():
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 1, 4, 4, 3), np.uint8)
-    labels = np.arange(3)
+def test_uint8_becomes_unit_floats():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 4, 4, 3), np.uint8)
+    mixed_unit, _ = mixer("both")(jax.random.key(0), pixels / np.float32(255), np.arange(4))
+    mixed_bytes, _ = mixer("both")(jax.random.key(0), pixels, np.arange(4))
+    np.testing.assert_allclose(mixed_bytes, mixed_unit, rtol=1e-6)
 
-    def mix(**options: float) -> tuple[jax.Array, jax.Array]:
-        run = functools.partial(mixup_cutmix, num_classes=3, smoothing=0.1, **options)
-        return jax.jit(run)(jax.random.key(0), pixels, labels)
 
-    unit, targets = mix(mixup_alpha=0.0, cutmix_alpha=0.0)
-    np.testing.assert_allclose(unit, pixels / 255, rtol=1e-6)
-    np.testing.assert_allclose(targets, 0.9 * np.eye(3) + 0.1 / 3, rtol=1e-6)
-    never = mix(mixup_alpha=0.8, cutmix_alpha=1.0, prob=0.0)
-    np.testing.assert_array_equal(never[0], unit)
-    np.testing.assert_allclose(never[1], targets, rtol=1e-6)
+def test_mixing_a_part_of_a_batch_is_a_part_of_the_mixed_batch():
+    """What accumulation does: draw for all, apply to each pass's share."""
+    pixels = np.random.default_rng(0).integers(0, 256, (BATCH, 1, 8, 8, 3), np.uint8)
+    mixing = draw_mixing(jax.random.key(3), BATCH, (8, 8), mixup_alpha=0.8, cutmix_alpha=1.0, groups=2)
+    whole = mix_pixels(pixels, mirror(pixels, 2), mixing)
+    part = jax.tree.map(lambda x: x[1::4], (pixels, mirror(pixels, 2), mixing))
+    np.testing.assert_array_equal(mix_pixels(*part), whole[1::4])
 
 
 def test_bad_options_are_errors():
-    args = (jax.random.key(0), jnp.zeros((4, 1, 2, 2, 3)), jnp.arange(4), 4)
     with pytest.raises(ValueError, match="3 groups"):
-        mixup_cutmix(*args, mixup_alpha=1.0, cutmix_alpha=0.0, groups=3)
-    with pytest.raises(ValueError, match="'pair'"):
-        mixup_cutmix(*args, mixup_alpha=1.0, cutmix_alpha=0.0, mode="pair")
+        draw_mixing(jax.random.key(0), 4, (2, 2), mixup_alpha=1.0, cutmix_alpha=0.0, groups=3)
+    with pytest.raises(ValueError, match="neither"):
+        draw_mixing(jax.random.key(0), 4, (2, 2), mixup_alpha=0.0, cutmix_alpha=0.0)
 
 
 @pytest.mark.parametrize("groups", [1, 4])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from amd_jax import patches
-from amd_jax.mixup import mixup_cutmix, soft_cross_entropy
+from amd_jax.mixup import draw_mixing, mirror, mix_pixels, mix_targets, soft_cross_entropy, soft_targets
 from amd_jax.models import build, flops
 from amd_jax.models.classifier import Classifier
 from amd_jax.models.vit import drop_path
@@ -88,23 +88,32 @@ class Finetuning:
         return model.init(key, x, jnp.arange(model.encoder.tokens)[None])["params"]
 
     def prepare(self, key: jax.Array, batch: Batch) -> Batch:
-        """Mixes the examples and draws drop path."""
+        """Finds each example a partner to mix with, and draws how, and drop path."""
         mix_key, drop_key = jax.random.split(key)
-        mixed, targets = mixup_cutmix(
-            mix_key,
-            batch["pixels"],
-            batch["label"],
-            self.model.classes,
-            mixup_alpha=self.mixup,
-            cutmix_alpha=self.cutmix,
-            smoothing=self.smoothing,
-            groups=self.mix_groups,
-        )
-        out = {"pixels": mixed, "targets": targets}
+        out, count = dict(batch), batch["label"].shape[0]
+        if self.mixup or self.cutmix:
+            out |= {f"{name}_partner": mirror(batch[name], self.mix_groups) for name in self.inputs}
+            out["mixing"] = draw_mixing(
+                mix_key,
+                count,
+                self.input_shape[1:3],
+                mixup_alpha=self.mixup,
+                cutmix_alpha=self.cutmix,
+                groups=self.mix_groups,
+            )
         if self.drop_path:
-            count, depth = mixed.shape[0], self.model.encoder.depth
-            out["keep"] = drop_path(drop_key, count, depth, self.drop_path)
+            out["keep"] = drop_path(drop_key, count, self.model.encoder.depth, self.drop_path)
         return out
+
+    def _mixed(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Pixels and soft targets of a prepared batch, or of a part of it."""
+        classes, smoothing = self.model.classes, self.smoothing
+        pixels, label = batch["pixels"], batch["label"]
+        if "mixing" not in batch:
+            return pixels, soft_targets(label, classes, smoothing)
+        mixing = batch["mixing"]
+        targets = mix_targets(label, batch["label_partner"], mixing, classes, smoothing)
+        return mix_pixels(pixels, batch["pixels_partner"], mixing), targets
 
     def logits(
         self, model: Classifier, params: Any, pixels: jax.Array, keep: jax.Array | None = None
@@ -116,11 +125,12 @@ class Finetuning:
 
     def batch_loss(self, params: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
         """Cross-entropy with the (mixed, smoothed) labels, and with the teacher."""
-        logits = self.logits(self.model, params, batch["pixels"], batch.get("keep"))
-        loss = soft_cross_entropy(logits, batch["targets"]).mean()
+        pixels, targets = self._mixed(batch)
+        logits = self.logits(self.model, params, pixels, batch.get("keep"))
+        loss = soft_cross_entropy(logits, targets).mean()
         if self.teacher is None:
             return loss, {}
-        told = jax.lax.stop_gradient(self.logits(self.teacher, frozen, batch["pixels"]))
+        told = jax.lax.stop_gradient(self.logits(self.teacher, frozen, pixels))
         parts = {"loss_label": loss, "loss_kd": self._distillation(logits, told)}
         return (1 - self.kd_weight) * loss + self.kd_weight * parts["loss_kd"], parts
 

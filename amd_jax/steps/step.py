@@ -1,5 +1,6 @@
 """The one train step: every task gives its loss, this gives keys, accumulation, update and metrics."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -36,10 +37,14 @@ class Task(Protocol):
         """Random teacher parameters; an empty dict without a teacher."""
 
     def prepare(self, key: jax.Array, batch: Batch) -> Batch:
-        """Everything random about a batch (masks, mixing, drop path), drawn for the whole of it."""
+        """Everything random about a batch (masks, mixing, drop path), drawn for the whole of it.
+
+        Nothing is applied yet: all arrays have the batch as their first axis, and none is larger than the
+        uint8 pixels.
+        """
 
     def batch_loss(self, params: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
-        """Mean loss over the examples of a prepared batch, and its parts."""
+        """Mean loss over the examples of a prepared batch or of a pass's share of it, and its parts."""
 
 
 def make_step(
@@ -61,22 +66,24 @@ def make_step(
     def constrain(tree: Any) -> Any:
         return jax.lax.with_sharding_constraint(tree, batch_sharding) if batch_sharding else tree
 
-    def microbatch(x: jax.Array) -> jax.Array:
-        # [batch] -> [accum, batch / accum] such that each device keeps its own examples.
-        return x.reshape(-1, accum_steps, *x.shape[1:]).swapaxes(0, 1)
-
     def gradients(params: Any, frozen: Any, batch: Batch) -> Any:
         grad_fn = jax.value_and_grad(task.batch_loss, has_aux=True)
         if accum_steps == 1:
             return grad_fn(params, frozen, batch)
+        # Pass m takes the examples m, m + accum, …, so that each device keeps its own. They are cut out of
+        # the batch where they lie: one pass's share is all that is ever copied, or made into floats.
+        strided = jax.tree.map(lambda x: x.reshape(-1, accum_steps, *x.shape[1:]), batch)
 
-        def accumulate(total: Any, part: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, grad_fn(params, frozen, constrain(part))), None
+        def part(m: Any) -> Batch:
+            take = functools.partial(jax.lax.dynamic_index_in_dim, index=m, axis=1, keepdims=False)
+            return constrain(jax.tree.map(take, strided))
 
-        split = jax.tree.map(microbatch, batch)
-        shapes = jax.eval_shape(grad_fn, params, frozen, jax.tree.map(lambda x: x[0], split))
+        def accumulate(total: Any, m: jax.Array) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, grad_fn(params, frozen, part(m))), None
+
+        shapes = jax.eval_shape(grad_fn, params, frozen, jax.eval_shape(part, 0))
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-        summed, _ = jax.lax.scan(accumulate, zeros, split)
+        summed, _ = jax.lax.scan(accumulate, zeros, jnp.arange(accum_steps))
         return jax.tree.map(lambda x: x / accum_steps, summed)
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
