@@ -11,6 +11,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from amd_jax.methods import METHODS
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -49,7 +51,7 @@ def _section(name: str, keys: dict[str, Key]) -> dict[str, Key]:
 
 
 KEYS: dict[str, Key] = {
-    "method": Key("amd", "what trains the student", ("amd", "dmae", "mae", "finetune", "kd")),
+    "method": Key("amd", f"what trains the student: a name from amd_jax/methods.py ({', '.join(METHODS)})"),
     "seed": Key(0, "the one seed: initial weights, data order, augmentation and masks follow from it"),
     "batch_size": Key(256, "examples per optimiser step over all processes, repeats not counted"),
     "accum_steps": Key(1, "split each batch into this many passes and add up their gradients"),
@@ -93,7 +95,11 @@ KEYS: dict[str, Key] = {
                 "compute type; auto: bfloat16 on TPU and GPU, float32 on CPU. Parameters stay float32",
                 ("auto", "float32", "bfloat16"),
             ),
-            "attention": Key("xla", "attention of jax.nn: XLA's own or cuDNN's fused", ("xla", "cudnn")),
+            "attention": Key(
+                "auto",
+                "attention of jax.nn: XLA's own or cuDNN's fused (GPU); auto: XLA's",
+                ("auto", "xla", "cudnn"),
+            ),
             "remat": Key(False, "recompute each block in the backward pass, to save memory"),
         },
     ),

@@ -14,7 +14,7 @@ from absl import logging
 from clu import parameter_overview
 from jax.experimental import multihost_utils
 
-from amd_jax import evaluate, probe, setup, throughput, visualize
+from amd_jax import evaluate, hardware, probe, setup, throughput, visualize
 from amd_jax.config import ConfigError, flat
 from amd_jax.data import pipeline
 from amd_jax.metrics import make_writer
@@ -120,7 +120,7 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
     if chief:
         _introduce(run, writer)
     painter, evaluator = _painter(run), make_evaluator(run)
-    peak = throughput.peak_flops(jax.devices()[0].device_kind, str(compute_dtype(config)))
+    peak = hardware.peak_flops(jax.devices()[0].device_kind, str(compute_dtype(config)))
     clock = throughput.Clock(
         config.batch_size,
         run.flops_per_step,

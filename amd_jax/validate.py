@@ -6,11 +6,12 @@ Runs before anything is read, allocated or compiled.
 import math
 import os
 
-import jax
 from ml_collections import ConfigDict
 
+from amd_jax import methods
 from amd_jax.config import KEYS, ConfigError, flat
 from amd_jax.data.randaugment import parse
+from amd_jax.methods import METHODS
 from amd_jax.models import build
 from amd_jax.models.sizes import SIZES
 
@@ -24,20 +25,21 @@ def validate(config: ConfigDict) -> None:
     _keys(config)
     _input(config)
     _length(config)
-    encoders = ["student"] if config.method in ("mae", "finetune") else ["student", "teacher"]
+    method = methods.of(config)
+    encoders = ["student", "teacher"] if method.teacher else ["student"]
     for who in encoders:
         _encoder(config, who)
         _weights_exist(config, who)
     if len(encoders) == 2:
         _teacher_weights(config)
-    if config.method in ("finetune", "kd"):
+    if method.labels:
         _finetuning(config)
         return
     _probe(config)
     _heads(config.decoder.width, config.decoder.heads, "decoder")
     _need(config.decoder.depth > 0, "decoder.depth=0: must be positive")
     _masks(config)
-    if config.method != "mae":
+    if method.teacher:
         _alignment(config)
 
 
@@ -58,6 +60,8 @@ def _need(condition: bool, message: str) -> None:
 
 def _keys(config: ConfigDict) -> None:
     values = flat(config)
+    method = values.get("method", "")
+    _need(method in METHODS, f"method={method!r}: choose one of {', '.join(METHODS)}")
     for name in values.keys() - KEYS.keys():
         raise ConfigError(f"{name}: no such config key; python -m amd_jax.config lists them")
     for name, key in KEYS.items():
@@ -89,10 +93,6 @@ def _input(config: ConfigDict) -> None:
     _need(
         m.frames % m.tubelet == 0,
         f"model.frames={m.frames} is not a multiple of model.tubelet={m.tubelet}",
-    )
-    _need(
-        m.attention == "xla" or jax.default_backend() == "gpu",
-        f"model.attention={m.attention!r} needs a GPU; this is {jax.default_backend()}",
     )
     _need(
         m.frames == 1, f"model.frames={m.frames}: data.source={d.source!r} holds images; set model.frames=1"
@@ -130,7 +130,7 @@ def _length(config: ConfigDict) -> None:
     _need(o.b1 < 1 and o.b2 < 1, f"optim.b1={o.b1} and optim.b2={o.b2}: must be below 1")
     _need(o.eps > 0, f"optim.eps={o.eps}: must be positive")
     _need(
-        o.layer_decay == 1 or config.method in ("finetune", "kd"),
+        o.layer_decay == 1 or methods.of(config).labels,
         f"optim.layer_decay={o.layer_decay} is for fine-tuning; leave it at 1 for method={config.method!r}",
     )
     _need(
@@ -191,10 +191,11 @@ def _alignment(config: ConfigDict) -> None:
         f"align.student_layers={students} and align.teacher_layers={teachers} must pair up, one at least",
     )
     _need(config.align.generator_depth > 0, "align.generator_depth=0: must be positive")
-    if config.method == "dmae":
+    if methods.of(config).aligns_cls:
         _need(
             config.student.cls_token == config.teacher.cls_token,
-            "method='dmae' aligns the CLS token as well: set student.cls_token and teacher.cls_token alike",
+            f"method={config.method!r} aligns the CLS token as well: set student.cls_token and "
+            "teacher.cls_token alike",
         )
     for who, layers in (("student", students), ("teacher", teachers)):
         _need(len(set(layers)) == len(layers), f"align.{who}_layers={layers}: a layer is named twice")
@@ -208,8 +209,8 @@ def _alignment(config: ConfigDict) -> None:
         _heads(built.generator.width, built.generator.heads, "generator (of the teacher's width)")
     _need(
         built is not None and bool(built.teacher_layers),
-        "nothing would be distilled: give loss.direct_weight a positive value, or for method='amd' "
-        "loss.gen_weight and a teacher that sees more than the student",
+        "nothing would be distilled: give loss.direct_weight a positive value, or loss.gen_weight with a "
+        "method whose teacher sees more than the student",
     )
 
 
@@ -260,7 +261,7 @@ def _finetuning(config: ConfigDict) -> None:
     )
     _need(config.eval.batch_size > 0, f"eval.batch_size={config.eval.batch_size}: must be positive")
     for who, pool in (("student", f.pool), ("teacher", f.teacher_pool)):
-        used = who == "student" or config.method == "kd"
+        used = who == "student" or methods.of(config).teacher == "logits"
         _need(
             not used or pool == "mean" or config[who].cls_token,
             f"{who}: pooling by the CLS token needs {who}.cls_token=True",

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from amd_jax import methods
 from amd_jax.masking import visible_count
 from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.classifier import Classifier
@@ -27,7 +27,7 @@ def grid(config: ConfigDict) -> tuple[int, int, int]:
 
 
 def visible(config: ConfigDict) -> tuple[int, int]:
-    """Positions of a frame that student and teacher see; only AMD's teacher sees more than the student."""
+    """Positions of a frame that student and teacher see: the same ones, unless the method says otherwise."""
     _, height, width = grid(config)
 
     def count(who: str) -> int:
@@ -36,15 +36,13 @@ def visible(config: ConfigDict) -> tuple[int, int]:
         return given or visible_count(height * width, ratio, config.mask.floor)
 
     student = count("student")
-    return student, count("teacher") if config.method == "amd" else student
+    return student, count("teacher") if methods.of(config).sees_more else student
 
 
 def compute_dtype(config: ConfigDict) -> Any:
-    """The type the networks compute in; "auto" asks the device."""
+    """The type the networks compute in; "auto", which no program has, is float32: for shapes alone."""
     name = config.model.dtype
-    if name == "auto":
-        name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(name)
+    return jnp.dtype("float32" if name == "auto" else name)
 
 
 def encoder(config: ConfigDict, who: str) -> ViTConfig:
@@ -59,7 +57,7 @@ def encoder(config: ConfigDict, who: str) -> ViTConfig:
         mlp_width=4 * width if keys.width else size.mlp_width,
         qkv_bias=keys.qkv_bias,
         dtype=compute_dtype(config),
-        attention=config.model.attention,
+        attention="xla" if config.model.attention == "auto" else config.model.attention,
         remat=config.model.remat,
     )
     return ViTConfig(block, keys.depth or size.depth, grid(config), keys.cls_token, keys.positions)
@@ -93,13 +91,14 @@ def classifier(config: ConfigDict, who: str, classes: int) -> Classifier:
 
 
 def _align(config: ConfigDict, enc: ViTConfig, fixed: str) -> AlignConfig | None:
-    if config.method == "mae":
+    method = methods.of(config)
+    if method.teacher != "features":
         return None
     t = encoder(config, "teacher").block
     layers = (tuple(config.align.student_layers), tuple(config.align.teacher_layers))
     direct = layers if config.loss.direct_weight else ((), ())
     sees_more = visible(config)[1] > visible(config)[0]
-    gen = layers if config.method == "amd" and config.loss.gen_weight and sees_more else ((), ())
+    gen = layers if config.loss.gen_weight and sees_more else ((), ())
     generator = BlockConfig(
         width=t.width,
         heads=max(1, t.width // 64),
@@ -120,5 +119,5 @@ def _align(config: ConfigDict, enc: ViTConfig, fixed: str) -> AlignConfig | None
         positions=fixed,
         projection_bias=config.align.projection == "linear_bias",
         projection_mlps={"mlp": 1, "mlp2": 2}.get(config.align.projection, 0),
-        cls_token=config.method == "dmae",
+        cls_token=method.aligns_cls,
     )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from amd_jax import patches
+from amd_jax import methods, patches
 from amd_jax.mixup import draw_mixing, mirror, mix_pixels, mix_targets, soft_cross_entropy, soft_targets
 from amd_jax.models import build, flops
 from amd_jax.models.classifier import Classifier
@@ -39,7 +39,7 @@ class Finetuning:
     def from_config(cls, config: ConfigDict, classes: int) -> "Finetuning":
         """Reads the networks and the recipe from a config."""
         f = config.finetune
-        kd = config.method == "kd"
+        kd = methods.of(config).teacher == "logits"
         return cls(
             model=build.classifier(config, "student", classes),
             teacher=build.classifier(config, "teacher", classes) if kd else None,

@@ -32,8 +32,9 @@ class Pretraining:
     inputs: ClassVar[tuple[str, ...]] = ("pixels",)
 
     @classmethod
-    def from_config(cls, config: ConfigDict) -> "Pretraining":
-        """Reads the method, the networks and the loss from a config."""
+    def from_config(cls, config: ConfigDict, classes: int = 0) -> "Pretraining":
+        """Reads the method, the networks and the loss from a config; labels have no part in it."""
+        del classes
         student_visible, teacher_visible = build.visible(config)
         names = [field.name for field in dataclasses.fields(losses.LossConfig)]
         return cls(

@@ -1,0 +1,84 @@
+"""What is known of devices: their peaks, and what a config's "auto" means on them."""
+
+import re
+
+from ml_collections import ConfigDict
+
+from amd_jax.config import ConfigError
+
+# Dense peak in TFLOP/s of one jax device, for 16-bit and for float32 matrix products at jax's default
+# precision (`jax.lax.Precision`): a TPU rounds float32 inputs to bfloat16, an NVIDIA GPU since Ampere
+# uses TF32. Vendors often print the figure with sparsity, twice the dense one.
+#
+# Figures are the vendors' published ones. A TPU device is a chip, except for v2, v3 and 7x, where it is one
+# of a chip's two cores; names as in jax's mosaic/tpu_info.py. GPU names are what CUDA reports, as a pattern;
+# GeForce figures are for accumulation in float32.
+_PEAK_TFLOPS: tuple[tuple[str, float, float], ...] = (
+    ("TPU v2", 45 / 2, 45 / 2),
+    ("TPU v3", 123 / 2, 123 / 2),
+    ("TPU v4 lite", 138, 138),
+    ("TPU v4", 275, 275),
+    ("TPU v5 lite|TPU v5e", 197, 197),
+    ("TPU v5|TPU v5p", 459, 459),
+    ("TPU v6 lite|TPU v6e", 918, 918),
+    ("TPU7x", 2307 / 2, 2307 / 2),
+    ("NVIDIA GB200.*", 2500, 1250),
+    ("NVIDIA B200.*", 2250, 1125),
+    ("NVIDIA GH200.*", 989.5, 494.5),
+    ("NVIDIA H200 NVL", 835.5, 417.5),
+    ("NVIDIA H200", 989.5, 494.5),
+    ("NVIDIA H100 NVL", 835.5, 417.5),
+    ("NVIDIA H100 PCIe", 756.5, 378),
+    (r"NVIDIA H100 \d+GB HBM3", 989.5, 494.5),  # SXM
+    ("(NVIDIA )?A100[- ].*", 312, 156),
+    ("NVIDIA L40S", 362, 183),
+    ("NVIDIA L4", 121, 60),
+    (r"Tesla V100-SXM\d-.*", 125, 15.7),
+    ("Tesla V100-PCIE-.*", 112, 14),
+    ("Tesla T4", 65, 8.1),
+    ("NVIDIA GeForce RTX 3090", 71, 35.6),
+    ("NVIDIA GeForce RTX 4090", 165.2, 82.6),
+)
+# Volta and Turing have float16 but no bfloat16 matrix units.
+_NO_BFLOAT16 = "Tesla (V100|T4).*"
+
+
+def peak_flops(device_kind: str, dtype: str) -> float | None:
+    """Dense peak FLOP/s of one jax device; multiply by the number of devices for that of a run.
+
+    Args:
+      device_kind: `jax.Device.device_kind`.
+      dtype: compute type, "bfloat16", "float16" or "float32" (at jax's default matmul precision).
+
+    Returns:
+      None for a CPU, a device or type that is not in the table, and a part of a GPU (MIG).
+    """
+    if " MIG " in device_kind or dtype not in ("bfloat16", "float16", "float32"):
+        return None
+    if dtype == "bfloat16" and re.fullmatch(_NO_BFLOAT16, device_kind):
+        return None
+    for pattern, half, single in _PEAK_TFLOPS:
+        if re.fullmatch(pattern, device_kind):
+            return (single if dtype == "float32" else half) * 1e12
+    return None
+
+
+def resolved(config: ConfigDict, platform: str) -> ConfigDict:
+    """A copy of `config` in which no key of `model` is "auto" any more.
+
+    Args:
+      config: of a run.
+      platform: of the devices that will compute, which need not be here: "cpu", "gpu" or "tpu".
+
+    Raises:
+      ConfigError: the config asks for what these devices do not have.
+    """
+    config = config.copy_and_resolve_references()
+    model = config.model
+    if model.dtype == "auto":
+        model.dtype = "float32" if platform == "cpu" else "bfloat16"
+    if model.attention == "auto":
+        model.attention = "xla"  # everywhere, until another has been measured to be better
+    if model.attention == "cudnn" and platform != "gpu":
+        raise ConfigError(f"model.attention={model.attention!r} needs a GPU; this is {platform}")
+    return config
