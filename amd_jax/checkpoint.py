@@ -2,13 +2,19 @@
 
 Layout: `WORKDIR/config.json` (the resolved config) and `WORKDIR/checkpoints/STEP/{params,optimizer,data}`.
 `ema` lies beside these where a running mean of the parameters is kept.
-A step directory appears under its name only when it is whole, so a killed run leaves the one before it.
+A step directory appears under its name only when it is whole, so a killed run leaves the one before it;
+beside its parts lie checksums of their files.
 """
 
 import contextlib
+import errno
 import json
 import os
+import re
+import shutil
+import sys
 from collections.abc import Iterator
+from logging import LogRecord
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +22,93 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from amd_jax import checksums, exits
 from amd_jax.config import KEYS, ConfigError, default, flat
+from amd_jax.throughput import format_bytes
 from amd_jax.train_state import TrainState
 
 FOLDER = "checkpoints"
+HALF_WRITTEN = "*.orbax-checkpoint-tmp*"
 CONFIG = "config.json"
 
 
+class NotSavedError(RuntimeError):
+    """A state is not on disk that should be.
+
+    Attributes:
+      alone: whether the other processes may not know.
+    """
+
+    exit_code = exits.UNSAVED
+
+    def __init__(self, message: str, alone: bool = False) -> None:
+        super().__init__(message)
+        self.alone = alone
+
+
+class _Manager(ocp.CheckpointManager):
+    """Leaves preemption to the loop: each question about it counts for where all processes stop."""
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpoints:
-    """The checkpoints of one run; saving returns at once and goes on in the background."""
+    """The checkpoints of one run; saving returns at once and goes on in the background.
+
+    Nothing is written, and no directory made, before the first save. A save that fails, as on a full disk, is
+    told and leaves nothing behind; older checkpoints go only when a newer one is whole.
+
+    Attributes:
+      unsaved: why the last state that was to be saved is not on disk; "" when it is.
+    """
 
     def __init__(self, workdir: str, keep: int) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, step_prefix=None)
-        self._manager = ocp.CheckpointManager(Path(workdir).absolute() / FOLDER, options=options)
+        self.folder = Path(workdir).absolute() / FOLDER
+        self.unsaved = ""
+        self._keep = keep
+        self._opened: _Manager | None = None
+        self._saving: int | None = None
+        self._need = 0  # bytes
 
     def latest(self) -> int | None:
-        """The newest whole step, or None."""
-        return self._manager.latest_step()
+        """The newest step there is, or None."""
+        return max(_steps(self.folder), default=None)
+
+    def newest_whole(self, set_aside: bool) -> int:
+        """The newest step whose files are as they were written, or 0 where none was saved; tells of others.
+
+        Args:
+          set_aside: rename newer, damaged steps, so that they can be saved again. One process does it.
+
+        Raises:
+          ConfigError: all are damaged; nothing was renamed.
+        """
+        step = self._look_for_whole(set_aside) if jax.process_index() == 0 else 0
+        return agreed(step)  # the others wait here until process 0 has renamed
 
     def save(self, state: TrainState, step: int, position: dict[str, Any]) -> None:
-        """Start saving; `position` is the data position (plain JSON)."""
+        """Start saving; `position` is the data position (plain JSON).
+
+        With several processes, one that cannot write, although the disk had room when the save began, ends
+        with NotSavedError; the others then wait for it no longer than orbax's time limit (20 minutes).
+        """
+        self.wait()
+        self._need = sum(x.nbytes for x in jax.tree.leaves(state))
+        if not agreed(int(self._need <= self._free())):  # by process 0, so that no other begins
+            self._note_unsaved(step, os.strerror(errno.ENOSPC))
+            return
         items = {name: ocp.args.StandardSave(part) for name, part in _items(state).items()}
         items["data"] = ocp.args.JsonSave(position)
-        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        self._clear_half_written()
+        self._saving = step
+        try:
+            self._manager().save(step, args=ocp.args.Composite(**items), force=True)
+        except (OSError, ValueError) as error:
+            self._failed(error)
 
     def restore(self, abstract: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
         """The state and data position of `step`, placed as the shardings in `abstract` say.
@@ -52,23 +120,105 @@ class Checkpoints:
         """
         items = {name: ocp.args.StandardRestore(part) for name, part in _items(abstract).items()}
         items["data"] = ocp.args.JsonRestore()
+        folder = self.folder / str(step)
         try:
-            out = self._manager.restore(step, args=ocp.args.Composite(**items))
-        except (ValueError, KeyError, TypeError) as error:
+            out = self._manager().restore(step, args=ocp.args.Composite(**items))
+        except jax.errors.JaxRuntimeError:
+            raise  # no memory for it
+        except Exception as error:  # damage has been looked for; orbax raises many kinds for the rest
+            known = checksums.exist(folder)
+            if known and not isinstance(error, ValueError | KeyError | TypeError):
+                raise
+            damaged = "" if known else ", or is damaged: it has no checksums to tell"
             raise ConfigError(
-                f"{self._manager.directory}/{step} does not fit this config ({_first_line(error)}); "
+                f"{folder} does not fit this config ({_first_line(error)}){damaged}; "
                 "continue with the config that wrote it, or start in another workdir"
             ) from error
         o = out.optimizer
         return TrainState(o["step"], out.params, o["state"], out["ema"] if abstract.ema else {}), out.data
 
     def wait(self) -> None:
-        """Returns once everything saved so far is on disk."""
-        self._manager.wait_until_finished()
+        """Returns once what was being saved is on disk, or is known not to be; see `unsaved`."""
+        if self._saving is None:
+            return
+        try:
+            self._manager().wait_until_finished()
+        except (OSError, ValueError) as error:
+            self._failed(error)
+        else:
+            self._saving, self.unsaved = None, ""
 
     def close(self) -> None:
         """Waits and frees the background threads."""
-        self._manager.close()
+        self.wait()
+        if self._opened is not None:
+            self._opened.close()
+
+    def _manager(self) -> _Manager:
+        """Made at the first use."""
+        if self._opened is None:
+            logging.get_absl_logger().addFilter(_is_not_orbaxs_traceback)
+            background = ocp.options.AsyncOptions(post_finalization_callback=self._add_checksums)
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=self._keep, step_prefix=None, async_options=background
+            )
+            self._opened = _Manager(self.folder, options=options)
+        return self._opened
+
+    def _add_checksums(self) -> None:
+        """Process 0 calls it when all files of a step are there and the step has not got its name yet."""
+        (folder,) = self.folder.glob(HALF_WRITTEN)
+        checksums.write(folder)
+
+    def _free(self) -> int:
+        usage = shutil.disk_usage(next(p for p in (self.folder, *self.folder.parents) if p.is_dir()))
+        return usage.free if usage.total else sys.maxsize  # some network file systems do not say
+
+    def _failed(self, error: Exception) -> None:
+        """A save that had begun: removes what it left."""
+        assert self._saving is not None
+        step, self._saving = self._saving, None
+        self._clear_half_written()
+        if self._opened is not None:
+            self._opened.reload()
+        self._note_unsaved(step, _reason(error))
+        if jax.process_count() > 1:
+            raise NotSavedError(self.unsaved, alone=True) from error
+
+    def _note_unsaved(self, step: int, why: str) -> None:
+        self.unsaved = (
+            f"the checkpoint of step {step} could not be saved ({why}): the state takes "
+            f"{format_bytes(self._need)}, {format_bytes(self._free())} are free in {self.folder}"
+        )
+        if jax.process_index() == 0:
+            logging.warning("%s; training goes on and the next save tries again", self.unsaved)
+
+    def _clear_half_written(self) -> None:
+        if jax.process_index() == 0:
+            for folder in self.folder.glob(HALF_WRITTEN):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _look_for_whole(self, set_aside: bool) -> int:
+        damaged: dict[int, str] = {}
+        whole = 0
+        for step in reversed(_steps(self.folder)):
+            if not (what := checksums.damage(self.folder / str(step))):
+                whole = step
+                break
+            damaged[step] = what
+        if damaged and not whole:
+            told = "; ".join(f"step {step}: {what}" for step, what in damaged.items())
+            raise ConfigError(
+                f"{self.folder}: every checkpoint is damaged ({told}); restore one from a copy, or start in "
+                "another workdir"
+            )
+        for step, what in damaged.items():
+            kept = f"kept as {_set_aside(self.folder / str(step))}" if set_aside else "left as it is"
+            logging.warning(
+                "%s is damaged (%s): %s; step %d is whole and used instead",
+                self.folder / str(step), what, kept, whole,
+            )  # fmt: skip
+        return whole
 
 
 def save_config(workdir: str, config: ConfigDict) -> None:
@@ -116,20 +266,29 @@ def load_params(workdir: str, step: int | None = None) -> tuple[Any, int]:
       step: of the checkpoint; None: the newest.
 
     Raises:
-      ConfigError: there is no such checkpoint.
+      ConfigError: there is no such checkpoint, or it is damaged; it is somebody else's, so it stays there.
     """
     folder = Path(workdir).absolute() / FOLDER
-    steps = sorted(int(p.name) for p in folder.glob("[0-9]*") if p.name.isdigit()) if folder.is_dir() else []
+    steps = _steps(folder)
     if not steps or (step is not None and step not in steps):
         wanted = "" if step is None else f" of step {step}"
         raise ConfigError(f"{workdir}: no checkpoint{wanted} there; the run has {steps or 'none'}")
     step = steps[-1] if step is None else step
+    part = "ema" if keeps_mean(workdir, step) else "params"
+    if what := checksums.damage(folder / str(step), part):
+        raise ConfigError(f"{folder / str(step)} is damaged ({what}); {_others(folder, step)}")
     # As host arrays, whatever mesh saved them: a teacher trained on a pod is loaded on a laptop.
-    with _quiet_orbax(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-        path = folder / str(step) / ("ema" if keeps_mean(workdir, step) else "params")
-        tree = checkpointer.metadata(path).item_metadata.tree
-        host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-        params = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=host))
+    try:
+        with _quiet_orbax(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            path = folder / str(step) / part
+            tree = checkpointer.metadata(path).item_metadata.tree
+            host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+            params = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=host))
+    except Exception as error:  # without checksums, damage shows here, as many kinds of errors
+        if checksums.exist(folder / str(step)):
+            raise
+        why = f"cannot be read ({_first_line(error)})"
+        raise ConfigError(f"{folder / str(step)} {why}; {_others(folder, step)}") from error
     return params, step
 
 
@@ -147,6 +306,57 @@ def _quiet_orbax() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+def _is_not_orbaxs_traceback(record: LogRecord) -> bool:
+    """A failed save is told in one line; orbax tells of it several times over, from its threads."""
+    return not (record.exc_info and "orbax" in Path(record.pathname).parts)
+
+
+def agreed(value: int) -> int:
+    """Process 0's value, in all processes."""
+    if jax.process_count() == 1:
+        return value
+    with jax.transfer_guard("allow"):
+        return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def _steps(folder: Path) -> list[int]:
+    """The steps that were saved whole, ascending; others have names that are no numbers."""
+    return sorted(int(p.name) for p in folder.glob("[0-9]*") if p.name.isdigit()) if folder.is_dir() else []
+
+
+def _set_aside(folder: Path) -> Path:
+    """Renames a damaged step to a name that is no step."""
+    names = (
+        folder.with_name(f"{folder.name}.damaged{suffix}")
+        for suffix in ("", *(f"-{n}" for n in range(2, 99)))
+    )
+    where = next(name for name in names if not name.exists())
+    try:
+        return folder.rename(where)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} is damaged and cannot be renamed ({error.strerror}); move it away"
+        ) from error
+
+
+def _others(folder: Path, damaged: int) -> str:
+    """What somebody who wanted the parameters of a damaged step can take instead."""
+    for step in reversed(_steps(folder)):
+        part = "ema" if (folder / str(step) / "ema").is_dir() else "params"
+        if step != damaged and not checksums.damage(folder / str(step), part):
+            return f"step {step} is whole: move the damaged one away, or name {folder / str(step)}"
+    return "no other step of the run is whole"
+
+
+def _reason(error: Exception) -> str:
+    """Why a write failed, in the system's words where it says so."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
+    return _first_line(error)
 
 
 def _items(state: TrainState) -> dict[str, Any]:

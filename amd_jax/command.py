@@ -1,8 +1,4 @@
-"""The command line that runs and comparisons share: `--config`, `--workdir`, one-line errors, exit codes.
-
-Exit codes: 0 done; 2 something in the command, config, data or weights has to change; 3 the loss is not
-finite; 75 stopped by a signal with everything saved, so the same command goes on.
-"""
+"""The command line that runs and comparisons share: `--config` and `--workdir`, mistakes in one line."""
 
 import difflib
 import re
@@ -13,9 +9,8 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_flags
 
+from amd_jax import exits
 from amd_jax.config import ConfigError
-
-EXIT_USAGE, EXIT_NON_FINITE, EXIT_STOPPED = 2, 3, 75
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, FILE.py or FILE.py:ARGUMENT")
 WORKDIR = flags.DEFINE_string("workdir", None, "where everything that is written goes")
@@ -56,14 +51,8 @@ def _check_names(argv: list[str], keys: Collection[str]) -> None:
 
 
 def fail(error: BaseException) -> NoReturn:
-    """One line, exit code 2."""
+    """One line, and the exit code for what the user has to change."""
     message = str(error)
     if "Traceback" in message:  # config_flags puts the whole traceback of a config file into its message
         message = f"{flags.FLAGS['config'].name}: {message.strip().splitlines()[-1]}"
-    leave(" ".join(message.split()), EXIT_USAGE)
-
-
-def leave(message: object, code: int) -> NoReturn:
-    """One line on stderr, and the exit code that goes with it."""
-    print("stopped:" if code == EXIT_STOPPED else "error:", message, file=sys.stderr)
-    sys.exit(code)
+    sys.exit(exits.say(exits.USAGE, message))

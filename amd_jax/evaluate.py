@@ -1,7 +1,7 @@
 """Top-1 and top-5 accuracy: every example counts exactly once, on any mesh and any number of processes."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,22 @@ from ml_collections import ConfigDict
 
 from amd_jax.data import pipeline, sources
 from amd_jax.sharding import global_batch, replicated
+from amd_jax.signals import Interrupted, Stop, never
 from amd_jax.steps.finetune import Finetuning
 
 TOP = 5
 
 
+class Evaluator(Protocol):
+    """Scores parameters; `stop` is asked before each batch, by all processes equally often."""
+
+    def __call__(self, params: Any, stop: Stop = never) -> dict[str, float]:
+        """The scores by name; raises Interrupted where `stop` says so."""
+
+
 def make_evaluator(
     config: ConfigDict, task: Finetuning, source: sources.Source, mesh: jax.sharding.Mesh
-) -> Callable[[Any], dict[str, float]]:
+) -> Evaluator:
     """A function from parameters to `eval_top1` and `eval_top5` (percent), `eval_loss` and `eval_examples`.
 
     The last batch is padded so that all have one shape; padding and unreadable images carry no weight.
@@ -37,7 +45,7 @@ def make_evaluator(
 
     counted = jax.jit(count, out_shardings=replicated(mesh))
 
-    def evaluate(params: Any) -> dict[str, float]:
+    def evaluate(params: Any, stop: Stop = never) -> dict[str, float]:
         totals: dict[str, jax.Array] = {}
         batches = pipeline.eval_batches(
             config,
@@ -47,6 +55,8 @@ def make_evaluator(
             process_count=jax.process_count(),
         )
         for batch in batches:  # sums stay on the devices, which work while the next batch is read
+            if stop():
+                raise Interrupted
             sums = counted(params, global_batch(batch, mesh))
             totals = jax.tree.map(jnp.add, totals, sums) if totals else sums
         done = {name: float(value) for name, value in jax.device_get(totals).items()}

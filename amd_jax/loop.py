@@ -1,8 +1,6 @@
 """The only training loop: step, log, draw, save, resume, and stop on a signal or a non-finite loss."""
 
 import contextlib
-import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -12,14 +10,14 @@ import jax
 import numpy as np
 from absl import logging
 from clu import parameter_overview
-from jax.experimental import multihost_utils
 
-from amd_jax import evaluate, hardware, probe, setup, throughput, visualize
+from amd_jax import evaluate, exits, hardware, metrics, probe, setup, throughput, visualize
 from amd_jax.config import ConfigError, flat
 from amd_jax.data import pipeline
 from amd_jax.metrics import make_writer
 from amd_jax.models.build import compute_dtype
 from amd_jax.sharding import global_batch, replicated
+from amd_jax.signals import Interrupted, Signals, StoppedBySignal, never
 from amd_jax.steps.finetune import Finetuning
 from amd_jax.steps.pretrain import Pretraining
 from amd_jax.train_state import TrainState
@@ -31,40 +29,7 @@ Hook = Callable[[int, TrainState], None]
 class NonFiniteError(RuntimeError):
     """The loss or one of its parts is no longer a finite number."""
 
-
-class StoppedBySignal(RuntimeError):
-    """The run was told to stop; its state is saved."""
-
-
-class Signals:
-    """Notes SIGTERM and SIGINT, so that the loop can save between two steps; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.received = signal.Signals(number)
-        signal.signal(number, signal.SIG_DFL)
-        if jax.process_count() > 1:  # Ctrl-C: jax's notice, which reaches all processes, listens to SIGTERM
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    @contextlib.contextmanager
-    def installed(self) -> Iterator["Signals"]:
-        """While entered, signals are noted."""
-        # In a distributed run jax's own SIGTERM notice is what makes all processes stop at one step.
-        wanted = [signal.SIGINT] if jax.process_count() > 1 else [signal.SIGINT, signal.SIGTERM]
-        before = {number: signal.signal(number, self._note) for number in wanted}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def stop_at(self, step: int) -> bool:
-        """Whether to stop after `step`; all processes give the same answer."""
-        if jax.process_count() == 1:
-            return self.received is not None
-        return multihost_utils.reached_preemption_sync_point(step)
+    exit_code = exits.NON_FINITE
 
 
 class Pending:
@@ -109,9 +74,13 @@ class Pending:
 def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
     """Run until the last step; `hooks` are called with the step and the state after every step.
 
+    A stop waits for what cannot be left once it has begun: a step, a picture (one forward pass of 8 examples),
+    the fit of a probe (see `probe.make_prober`).
+
     Raises:
       NonFiniteError: a loss, a part of it or the gradient norm is not finite.
       StoppedBySignal: SIGTERM or SIGINT; the state is saved.
+      NotSavedError: the last state could not be saved.
       ConfigError: more unreadable examples than data.max_corrupt.
     """
     config, chief = run.config, jax.process_index() == 0
@@ -146,13 +115,29 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
         with _naming_last_good(run):
             pending.check()  # never score or write a state that is already broken
 
-    def score() -> None:
+    def is_score_due() -> bool:
+        return evaluator is not None and (step % run.eval_every == 0 or step == run.total_steps)
+
+    def score() -> bool:
+        """False: interrupted, and nothing of it is written; the next start makes up for it."""
         assert evaluator is not None
         check()
-        scalars = evaluator(state)
+        try:
+            scalars = evaluator(state, signals.asked)
+        except Interrupted:
+            return False
         if writer is not None:
             writer.write_scalars(step, scalars)
             print(throughput.progress_line(step, run.total_steps, scalars), flush=True)
+        return True
+
+    def stopped() -> StoppedBySignal:
+        run.checkpoints.wait()
+        if run.checkpoints.unsaved:
+            raise NotSavedError(f"{signals.name} at step {step}; {run.checkpoints.unsaved}")
+        return StoppedBySignal(
+            f"{signals.name} at step {step}; saved, and the same command goes on from there"
+        )
 
     def save() -> None:
         check()
@@ -172,6 +157,8 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
         stack.enter_context(stream)
         signals = stack.enter_context(Signals().installed())
         stack.enter_context(jax.transfer_guard("disallow"))
+        if step and is_score_due() and _is_unscored(run) and not score():
+            raise stopped()
         while step < run.total_steps:
             with clock.waiting():
                 batch = next(stream)
@@ -180,7 +167,7 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
             step += 1
             pending.add(step, values)
             last = step == run.total_steps
-            stop = signals.stop_at(step)
+            stop = signals.asked()
             if step % config.log.every == 0 or last or stop:
                 log()
             if painter and (step % config.log.pictures_every == 0 or last):
@@ -188,25 +175,41 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
                     picture = painter(state.params)
                 if writer is not None:
                     _write_picture(run, writer, step, picture)
-            if evaluator and (step % run.eval_every == 0 or last):
+            due = is_score_due()
+            if due and not stop:
                 with clock.aside():
-                    score()
+                    stop = due = not score()
             if step % config.checkpoint.every == 0 or last or stop:
                 save()
             for hook in hooks:
                 hook(step, state)
-            if stop and not last:
-                run.checkpoints.wait()
-                name = signals.received.name if signals.received else "a preemption notice"
-                raise StoppedBySignal(
-                    f"{name} at step {step}; saved, and the same command goes on from there"
-                )
+            if stop and (due or not last):
+                raise stopped()
         run.checkpoints.wait()
+        if run.checkpoints.unsaved:
+            raise NotSavedError(run.checkpoints.unsaved)
     return state
 
 
+def _is_unscored(run: setup.Run) -> bool:
+    """Whether the step that the run goes on from has no scores: its evaluation was interrupted."""
+
+    def scored() -> bool:
+        with contextlib.suppress(OSError, ValueError):  # metrics that a full disk did not take
+            lines = metrics.read(str(run.workdir))
+            return any(line["step"] == run.start_step and "loss" not in line for line in lines)
+        return False
+
+    return not agreed(int(jax.process_index() == 0 and scored()))
+
+
 def evaluate_only(run: setup.Run) -> dict[str, float]:
-    """Score the newest checkpoint (or the weights the run would start from), print and return it."""
+    """Score the newest checkpoint (or the weights the run would start from), print and return it.
+
+    Raises:
+      StoppedBySignal: SIGTERM or SIGINT; there are no scores.
+      ConfigError: there is nothing to score, or nothing to score by.
+    """
     evaluator = make_evaluator(run)
     if evaluator is None:
         raise ConfigError(
@@ -214,7 +217,11 @@ def evaluate_only(run: setup.Run) -> dict[str, float]:
         )
     if not (run.start_step or run.config.student.weights):
         raise ConfigError(f"eval.only: {run.workdir} has no checkpoint, and student.weights is not set")
-    scores = evaluator(run.state)
+    with Signals().installed() as signals:
+        try:
+            scores = evaluator(run.state, signals.asked)
+        except Interrupted:
+            raise StoppedBySignal(f"{signals.name} during the evaluation; nothing was scored") from None
     run.checkpoints.close()
     if jax.process_index() == 0:
         print(throughput.progress_line(run.start_step, run.total_steps, scores))
@@ -247,22 +254,19 @@ def _introduce(run: setup.Run, writer: Any) -> None:
         f"{run.total_steps} steps of {config.batch_size} on {jax.device_count()} "
         f"{jax.devices()[0].device_kind} ({mesh}), {run.flops_per_step / 1e9:.1f} GFLOP a step{memory}"
     )
-    print(f"the train step was compiled in {run.compile_seconds:.1f} s")
     if run.start_step >= run.total_steps:
         print(f"{run.workdir} is already at step {run.start_step}: nothing to do")
-    elif run.start_step:
-        print(f"going on from the checkpoint of step {run.start_step} in {run.workdir}")
 
 
-def make_evaluator(run: setup.Run) -> Callable[[TrainState], dict[str, float]] | None:
+def make_evaluator(run: setup.Run) -> evaluate.Evaluator | None:
     """Accuracy on the evaluation split: of the model, or of a probe of the encoder; None without either."""
     if isinstance(run.task, Finetuning):
         accuracy = evaluate.make_evaluator(run.config, run.task, run.eval_source, run.mesh)
-        return lambda state: accuracy(state.ema or state.params)
+        return lambda state, stop=never: accuracy(state.ema or state.params, stop)
     if not run.config.probe.every_epochs:
         return None
     prober = probe.make_prober(run.config, run.source, run.eval_source, run.mesh)
-    return lambda state: prober(state.params["encoder"])
+    return lambda state, stop=never: prober(state.params["encoder"], stop)
 
 
 def _painter(run: setup.Run) -> Callable[[Any], np.ndarray] | None:

@@ -1,15 +1,14 @@
 """Command line: `python -m amd_jax.main --config=configs/vitb_in1k.py --workdir=DIR [--config.KEY=VALUE]`.
 
-Exit codes are those of command.py.
+Exit codes are those of exits.py.
 """
 
 import os
-import sys
 from typing import Any
 
 from absl import app, flags, logging
 
-from amd_jax import command
+from amd_jax import command, exits
 from amd_jax.config import KEYS, ConfigError
 
 _DISTRIBUTED = flags.DEFINE_bool(
@@ -27,7 +26,7 @@ def parse(argv: list[str]) -> list[str]:
     return command.parse(argv, KEYS, "amd_jax.main")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     """Hand the config over to the loop, and turn how it ended into an exit code."""
     del argv
     if _DISTRIBUTED.value or "device_count" in os.environ.get("XLA_FLAGS", ""):
@@ -46,13 +45,13 @@ def main(argv: list[str]) -> None:
             loop.evaluate_only(run)
         else:
             loop.train(run)
-    except ConfigError as error:
-        _abandon(jax, error)
-        command.fail(error)
-    except loop.NonFiniteError as error:
-        command.leave(error, command.EXIT_NON_FINITE)
-    except loop.StoppedBySignal as stop:
-        command.leave(stop, command.EXIT_STOPPED)
+    except Exception as error:
+        if (end := exits.ending(error)) is None:
+            raise
+        if end[0] == exits.USAGE or getattr(error, "alone", False):
+            _abandon(jax, *end)
+        return exits.say(*end)
+    return exits.DONE
 
 
 def _join(jax: Any) -> None:
@@ -71,11 +70,10 @@ def _join(jax: Any) -> None:
         ) from error
 
 
-def _abandon(jax: Any, error: BaseException) -> None:
+def _abandon(jax: Any, code: int, message: str) -> None:
     """One of several processes cannot wait for the others, which do not know: they notice that it is gone."""
     if _DISTRIBUTED.value and jax.distributed.is_initialized() and jax.process_count() > 1:
-        print("error:", error, file=sys.stderr, flush=True)
-        os._exit(command.EXIT_USAGE)
+        os._exit(exits.say(code, message))
 
 
 if __name__ == "__main__":

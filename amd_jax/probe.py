@@ -19,15 +19,17 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from amd_jax import patches
+from amd_jax import exits, patches
 from amd_jax.checkpoint import load_params, run_config
-from amd_jax.config import KEYS, ConfigError
+from amd_jax.config import KEYS
 from amd_jax.data import pipeline, sources
 from amd_jax.data.subset import shuffled_part
+from amd_jax.evaluate import Evaluator
 from amd_jax.linear import Labelled, linear_probe
 from amd_jax.models import build
 from amd_jax.models.vit import ViT
 from amd_jax.sharding import global_batch, make_mesh, replicated
+from amd_jax.signals import Interrupted, Stop, never
 from amd_jax.steps.pretrain import Pretraining
 from amd_jax.validate import validate_probe
 
@@ -60,11 +62,17 @@ def make_encoder(config: ConfigDict, mesh: jax.sharding.Mesh) -> Encode:
 
 
 def features(
-    encode: Encode, params: Any, config: ConfigDict, source: sources.Source, mesh: jax.sharding.Mesh
+    encode: Encode,
+    params: Any,
+    config: ConfigDict,
+    source: sources.Source,
+    mesh: jax.sharding.Mesh,
+    stop: Stop = never,
 ) -> Labelled:
     """Features `[examples, width]` and labels `[examples]` of a whole source, alike in all processes.
 
-    Every example comes once and in order, without augmentation; unreadable ones are left out.
+    Every example comes once and in order, without augmentation; unreadable ones are left out. Raises
+    Interrupted where `stop`, asked before each batch, says so.
     """
     batches = pipeline.eval_batches(
         config,
@@ -75,6 +83,8 @@ def features(
     )
     kept, labels = [], []
     for batch in batches:  # fetched one by one: a device need not hold them all beside a training state
+        if stop():
+            raise Interrupted
         x, label, mask = jax.device_get(encode(params, global_batch(batch, mesh)))
         kept.append(x[mask > 0])
         labels.append(label[mask > 0])
@@ -113,23 +123,33 @@ def _knn(train: Any, test: Any, temperature: jax.Array, classes: int, k: int, ch
 
 def make_prober(
     config: ConfigDict, train_source: sources.Source, eval_source: sources.Source, mesh: jax.sharding.Mesh
-) -> Callable[[Any], Scores]:
+) -> Evaluator:
     """A function from student-encoder parameters to `probe_top1` and `knn_top1`, in percent.
 
-    Encoding is shared over `mesh`; the classifiers are then fitted by each process for itself, alike.
+    Encoding is shared over `mesh`; the classifiers are then fitted by each process for itself, alike. A stop
+    is noticed before each batch and before each of the two classifiers, which are one program each: at most
+    200 iterations of L-BFGS or `probe.epochs` epochs on the features, or one pass of neighbours.
     """
     encode, p = make_encoder(config, mesh), config.probe
     classes = train_source.num_classes
     fitted = shuffled_part(train_source, p.examples) if p.examples else train_source
 
-    def probe(params: Any) -> Scores:
-        train, test = (features(encode, params, config, source, mesh) for source in (fitted, eval_source))
+    def probe(params: Any, stop: Stop = never) -> Scores:
+        train, test = (
+            features(encode, params, config, source, mesh, stop) for source in (fitted, eval_source)
+        )
+        scores: Scores = {}
+        classifiers = {
+            "probe_top1": lambda: linear_probe(train, test, classes, p),
+            "knn_top1": lambda: knn(train, test, classes, p.k, p.temperature),
+        }
         # TPUs and GPUs would round the products, which L-BFGS's line search and close neighbours notice.
         with jax.default_matmul_precision("highest"):
-            return {
-                "probe_top1": linear_probe(train, test, classes, p),
-                "knn_top1": knn(train, test, classes, p.k, p.temperature),
-            }
+            for name, top1 in classifiers.items():
+                if stop():
+                    raise Interrupted
+                scores[name] = top1()
+        return scores
 
     return probe
 
@@ -193,13 +213,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints a table; returns the exit code."""
     args = _parser().parse_args(argv)
     changes = {name: value for name, value in vars(args).items() if name.startswith(SECTION)}
+    rows = [("untrained", args.workdirs[0], True)] if args.untrained else []
+    rows += [(Path(workdir).name, workdir, False) for workdir in args.workdirs]
     try:
-        rows = [("untrained", args.workdirs[0], True)] if args.untrained else []
-        rows += [(Path(workdir).name, workdir, False) for workdir in args.workdirs]
         results = [(name, probe_run(workdir, changes, untrained)) for name, workdir, untrained in rows]
-    except ConfigError as error:
-        print("error:", error, file=sys.stderr)
-        return 2
+    except Exception as error:
+        return exits.told(error)
     print(f"{'encoder':<16}{'linear probe, top-1 %':>22}{'kNN, top-1 %':>14}")
     for name, scores in results:
         print(f"{name:<16}{scores['probe_top1']:>22.1f}{scores['knn_top1']:>14.1f}")
@@ -207,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         pictures = sorted((Path(workdir) / "pictures").glob("*.png"))
         where = f"pictures {pictures[-1]}, " if pictures else ""
         print(f"{Path(workdir).name}: {where}TensorBoard logs {workdir}")
-    return 0
+    return exits.DONE
 
 
 if __name__ == "__main__":

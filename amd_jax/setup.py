@@ -15,7 +15,7 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from amd_jax import optim, sharding
+from amd_jax import optim, preflight, sharding
 from amd_jax.checkpoint import Checkpoints, load_config, save_config
 from amd_jax.config import ConfigError, flat
 from amd_jax.data import sources
@@ -53,7 +53,6 @@ class Run:
     teacher: Any
     step: Callable[[TrainState, Any, dict[str, jax.Array]], tuple[TrainState, dict[str, jax.Array]]] | None
     flops_per_step: float
-    compile_seconds: float
     peak_memory: int | None  # bytes a device needs for a step, where the compiler says
 
     def position(self, step: int) -> dict[str, int]:
@@ -69,6 +68,9 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     """
     validate(config)
     workdir = local_folder(workdir)
+    folder = Path(workdir)
+    _check_place(folder)
+    stages = Stages()
     mesh = _mesh(config)
     source = sources.make_source(config.data, "train")
     eval_source = _eval_source(config, source)
@@ -76,6 +78,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     total_steps = config.steps or int(config.epochs * steps_per_epoch)
     if total_steps < 1:
         raise ConfigError(f"epochs={config.epochs} of {len(source)} examples is less than one step")
+    stages.done(f"data: {len(source)} examples for training, {len(eval_source)} for evaluation")
 
     task = make_task(config, source)
     learning_rate = optim.schedule(config, total_steps, steps_per_epoch)
@@ -84,37 +87,44 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     train = not config.eval.only  # nor is the run's own record touched by an evaluation
     teacher, fingerprint = _place_teacher(config, task, mesh) if train else ({}, 0)
     order = {**_data_order(config, source), "teacher": fingerprint}
+    if teacher:
+        stages.done("teacher: loaded" if config.teacher.weights else "teacher: random weights made")
 
-    folder = Path(workdir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--workdir={workdir}: cannot make the directory ({error.strerror})") from error
+    memory = preflight.device_memory(mesh)
     checkpoints = Checkpoints(workdir, config.checkpoint.keep)
-    start_step = checkpoints.latest() or 0
+    start_step = checkpoints.newest_whole(set_aside=train)
     if start_step:
         _report_changed_keys(workdir, config)
+    elif train:  # before the arrays are made, which a CPU without room does not survive
+        _, abstract = _abstract_state(task, optimizer, mesh, config.finetune.ema > 0)
+        need = preflight.tree_memory((abstract, teacher))
+        preflight.check_memory("the state alone", need, memory, config)
     state, position = _state(config, task, optimizer, mesh, checkpoints, start_step)
     if train and start_step and position != {"step": start_step, **order}:
         raise ConfigError(
             f"{workdir}: the checkpoint of step {start_step} was made with {position}, this run has {order}; "
             "it would not be the same run, so start in another workdir"
         )
-    if train and jax.process_index() == 0:
-        save_config(workdir, config)
+    where = f"going on from the checkpoint of step {start_step} in {workdir}"
+    stages.done(f"state: {where if start_step else 'new'}")
 
-    step_fn = make_step(
-        task,
-        optimizer,
-        learning_rate,
-        config.seed,
-        config.accum_steps,
-        sharding.batch_sharding(mesh),
-        config.finetune.ema,
-    )
-    began = time.perf_counter()
-    compiled = _compile(step_fn, config, task, mesh, state, teacher) if train else None
-    compile_seconds = time.perf_counter() - began
+    compiled, peak_memory = None, None
+    if train:
+        step = make_step(
+            task,
+            optimizer,
+            learning_rate,
+            config.seed,
+            config.accum_steps,
+            sharding.batch_sharding(mesh),
+            config.finetune.ema,
+        )
+        stages.begin("step: compiling, which takes minutes for large models")
+        compiled = _compile(step, config, task, mesh, state, teacher)
+        stages.done("step: compiled")
+        peak_memory = preflight.step_memory(compiled)
+        preflight.check_memory("a step", peak_memory, memory, config)
+        _claim(folder, config)
     scoring = config.eval if isinstance(task, Finetuning) else config.probe
     eval_every = (
         max(1, round(scoring.every_epochs * steps_per_epoch)) if scoring.every_epochs else total_steps
@@ -135,9 +145,26 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         teacher=teacher,
         step=compiled,
         flops_per_step=float(task.flops_per_example * config.batch_size * config.data.repeats),
-        compile_seconds=compile_seconds,
-        peak_memory=_peak_memory(compiled.memory_analysis()) if compiled else None,
+        peak_memory=peak_memory,
     )
+
+
+class Stages:
+    """Says on process 0 what the set-up has done and how long it took; large models take minutes."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    def begin(self, what: str) -> None:
+        """Names a stage that may take long."""
+        if jax.process_index() == 0:
+            print(what, flush=True)
+
+    def done(self, what: str) -> None:
+        """A line with the seconds since the stage before."""
+        now = time.perf_counter()
+        self.begin(f"{what} ({now - self._began:.1f} s)")
+        self._began = now
 
 
 def local_folder(workdir: str) -> str:
@@ -145,6 +172,23 @@ def local_folder(workdir: str) -> str:
     if "://" in workdir:
         raise ConfigError(f"--workdir={workdir}: give a directory; mount remote storage to use it")
     return os.path.expanduser(workdir)
+
+
+def _check_place(folder: Path) -> None:
+    """A workdir that cannot be made is noticed here; it is made when everything else is known to work."""
+    above = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ConfigError(f"--workdir={folder}: {above} is not a directory that can be written to")
+
+
+def _claim(folder: Path, config: ConfigDict) -> None:
+    """Makes the workdir and writes the config; nothing is there of a run that could not start."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            save_config(str(folder), config)
+    except OSError as error:
+        raise ConfigError(f"--workdir={folder}: cannot be written to ({error.strerror})") from error
 
 
 def _is_scored(config: ConfigDict) -> bool:
@@ -290,17 +334,6 @@ def _compile(
     out = (jax.tree.map(lambda x: x.sharding, state), sharding.replicated(mesh))
     jitted = jax.jit(step, donate_argnums=0, out_shardings=out)
     return jitted.lower(state, teacher, batch).compile()
-
-
-def _peak_memory(memory: Any) -> int | None:
-    if memory is None:
-        return None
-    return int(
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
-    )
 
 
 def _report_changed_keys(workdir: str, config: ConfigDict) -> None:

@@ -2,12 +2,12 @@
 
 Trains the plan's teacher and, from the same initial weights and data order, a student by each method for each
 seed; scores the frozen encoders and fine-tunes them. `DIR/results.md` and `DIR/results.png` are renewed as
-results come in. What is finished is kept: the same command goes on. Exit codes are those of command.py.
+results come in. What is finished is kept: the same command goes on. Exit codes are those of exits.py.
 """
 
 from absl import app, flags, logging
 
-from amd_jax import command
+from amd_jax import command, exits
 from amd_jax.config import KEYS, ConfigError
 
 _JOBS = flags.DEFINE_integer("jobs", 1, "runs at a time; they share out the cores (on one accelerator: 1)", 1)
@@ -20,14 +20,13 @@ def parse(argv: list[str]) -> list[str]:
     return command.parse(argv, PARTS, "amd_jax.compare")
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     """Hand the plan over, and turn how it ended into an exit code."""
     del argv
     from pathlib import Path
 
     from amd_jax import setup
     from amd_jax.compare import cell, plan, report, schedule
-    from amd_jax.loop import NonFiniteError, StoppedBySignal
 
     logging.set_verbosity(logging.WARNING)
     wanted, place = command.CONFIG.value, str(command.WORKDIR.value)
@@ -48,15 +47,12 @@ def main(argv: list[str]) -> None:
         cells = plan.cells(wanted, workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         renew(schedule.run_all(cells, workdir, _JOBS.value, finished))
-    except ConfigError as error:
-        command.fail(error)
     except OSError as error:  # a workdir that cannot be written
-        command.fail(ConfigError(f"--workdir={place}: {error}"))
-    except NonFiniteError as error:
-        command.leave(error, command.EXIT_NON_FINITE)
-    except StoppedBySignal as stop:
-        command.leave(stop, command.EXIT_STOPPED)
+        return exits.told(ConfigError(f"--workdir={place}: {error}"))
+    except Exception as error:
+        return exits.told(error)
     print((workdir / "results.md").read_text())
+    return exits.DONE
 
 
 if __name__ == "__main__":

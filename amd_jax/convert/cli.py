@@ -1,12 +1,12 @@
 """The command line: `python -m amd_jax.convert import|export|verify …`.
 
-Exit codes: 0 done, 1 a case is out of tolerance, 2 something given is wrong (one line says what).
+Exit codes are those of exits.py.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 
+from amd_jax import exits
 from amd_jax.config import ConfigError
 
 DESCRIPTION = "Weights in and out: MAE, VideoMAE, AMD, DMAE, Hugging Face and timm."
@@ -60,11 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command != "verify" and not args.out and not args.dry_run:
             raise ConfigError("--out=DIR is missing; or look with --dry_run first")
         return run(args)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:
-        return 2
+        return exits.USAGE
+    except Exception as error:
+        return exits.told(error)
 
 
 def _import(args: argparse.Namespace) -> int:
@@ -83,7 +82,7 @@ def _import(args: argparse.Namespace) -> int:
     print("\n".join(lines), flush=True)
     if not args.dry_run:
         print(f"wrote {run_import(plan, args.out)}")
-    return 0
+    return exits.DONE
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -94,7 +93,7 @@ def _export(args: argparse.Namespace) -> int:
     print("\n".join([*map(str, plan.rows), summary(plan.rows)]), flush=True)
     if not args.dry_run:
         print(f"wrote {run_export(plan, args.out)}")
-    return 0
+    return exits.DONE
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -108,4 +107,4 @@ def _verify(args: argparse.Namespace) -> int:
         print(f"{name:<{width}}  {error:9.2e}  {'ok' if passes(name, error) else 'OUT OF TOLERANCE'}")
     failed = [name for name, error in found.items() if not passes(name, error)]
     print(f"{'FAILED' if failed else 'passed'}: {len(found) - len(failed)} of {len(found)} within tolerance")
-    return 1 if failed else 0
+    return exits.FAILED if failed else exits.DONE

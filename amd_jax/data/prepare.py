@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from amd_jax import exits
 from amd_jax.config import ConfigError
 
 # The files of sets whose copies may lack the gzip header that TFDS expects.
@@ -83,7 +84,8 @@ def restore_gzip_headers(source: Path, names: Iterable[str], target: Path) -> No
         (target / name).write_bytes(raw)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prepares a set; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m amd_jax.data.prepare")
     parser.add_argument("--name", required=True, help="TFDS name, e.g. fashion_mnist or imagenet2012")
     parser.add_argument("--data_dir", required=True, help="where the prepared set goes (data.path)")
@@ -91,11 +93,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     try:
         folder = prepare(args.name, args.data_dir, args.manual_dir)
-    except ConfigError as error:
-        sys.exit(str(error))
+    except Exception as error:
+        return exits.told(error)
     print(f"Prepared in {folder}")
     print(f"Use it with data.source='tfds', data.name={args.name!r}, data.path={args.data_dir!r}")
+    return exits.DONE
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
