@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from amd_jax.config import ConfigError
 from amd_jax.train_state import path_name
 
 # No decay on biases, norms, tokens and positions: AMD's and VideoMAE's rule, kept for all methods here.
@@ -24,15 +25,24 @@ def schedule(config: ConfigDict, total_steps: int, steps_per_epoch: float) -> op
     """Linear warm-up and cosine decay, per step; every rate of the config is per 256 examples.
 
     Repeated samples of one example do not count (AMD's and VideoMAE's released scripts).
+
+    Raises:
+      ConfigError: the warm-up is longer than the run, which would end before its peak.
     """
     o = config.optim
     scale = config.batch_size / 256
-    warmup = min(o.warmup_steps or round(o.warmup_epochs * steps_per_epoch), total_steps)
+    warmup = o.warmup_steps or round(o.warmup_epochs * steps_per_epoch)
+    if warmup > total_steps:
+        key = "optim.warmup_steps" if o.warmup_steps else "optim.warmup_epochs"
+        raise ConfigError(
+            f"{key}={o[key.removeprefix('optim.')]}: {warmup} steps of warm-up are longer than the run of "
+            f"{total_steps}; shorten it, or set it to 0"
+        )
     return optax.warmup_cosine_decay_schedule(
         o.warmup_lr * scale,
         o.base_lr * scale,
         warmup,
-        max(total_steps, warmup + 1),
+        max(total_steps, warmup + 1),  # a run that is all warm-up has no decay, of which optax wants a step
         o.min_lr * scale,
     )
 

@@ -35,6 +35,10 @@ def validate(config: ConfigDict) -> None:
     if method.labels:
         _finetuning(config)
         return
+    _need(
+        config.finetune.ema == 0,
+        f"finetune.ema={config.finetune.ema} is for fine-tuning; leave it at 0 for method={config.method!r}",
+    )
     _probe(config)
     _heads(config.decoder.width, config.decoder.heads, "decoder")
     _need(config.decoder.depth > 0, "decoder.depth=0: must be positive")
@@ -133,9 +137,14 @@ def _length(config: ConfigDict) -> None:
         o.layer_decay == 1 or methods.of(config).labels,
         f"optim.layer_decay={o.layer_decay} is for fine-tuning; leave it at 1 for method={config.method!r}",
     )
+    # Where one is in steps and the other in epochs, optim.schedule compares them once the data are known.
     _need(
         not config.steps or o.warmup_steps <= config.steps,
-        f"optim.warmup_steps={o.warmup_steps} is longer than the run of {config.steps} steps",
+        f"optim.warmup_steps={o.warmup_steps} is longer than the run of {config.steps} steps; shorten it",
+    )
+    _need(
+        config.steps or o.warmup_steps or o.warmup_epochs <= config.epochs,
+        f"optim.warmup_epochs={o.warmup_epochs} is longer than the run of epochs={config.epochs}; shorten it",
     )
     for section, name in (("log", "every"), ("checkpoint", "every"), ("checkpoint", "keep")):
         value = config[section][name]

@@ -37,7 +37,7 @@ def step_shapes(config: ConfigDict) -> None:
     with config.unlocked():
         config.data.source = "embedded"  # ImageNet is not here; only the number of classes is asked for
     task = setup.make_task(config, make_source(config.data, "train"))
-    learning_rate = optim.schedule(config, 100, 10.0)
+    learning_rate = optim.schedule(config, config.steps or round(config.epochs * 10), 10.0)
     optimizer = optim.optimizer(config, learning_rate)
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
     _, state = setup._abstract_state(task, optimizer, mesh)

@@ -31,6 +31,10 @@ WRONG = [
     (["--workdir=W", "--config.data.source=folder", "--config.data.path=/no/such"], "/no/such"),
     (["--workdir=W", "--config.teacher.random=False"], "needs a teacher"),
     (["--workdir=W", "--config.mesh.data=3"], "does not fit 1 devices"),
+    (
+        ["--workdir=W", "--config.optim.warmup_steps=0", "--config.optim.warmup_epochs=1"],
+        "312 steps of warm-up are longer than the run of 20",
+    ),
 ]
 
 

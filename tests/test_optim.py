@@ -15,7 +15,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from amd_jax import optim, sharding
-from amd_jax.config import default
+from amd_jax.config import ConfigError, default
 from amd_jax.steps.pretrain import Pretraining
 from amd_jax.train_state import path_name
 from configs import demo, vitb_in1k
@@ -103,12 +103,23 @@ def test_repeated_samples_do_not_raise_the_rate() -> None:
     assert optim.schedule(config, 120, 40.0)(0) == pytest.approx(2e-3)
 
 
-@pytest.mark.parametrize("total", [1, 10])
-def test_a_run_no_longer_than_its_warm_up_has_finite_rates(total: int) -> None:
-    rate = optim.schedule(schedule_config(warmup_steps=10), total, 40.0)
-    values = [float(rate(step)) for step in range(total + 1)]
-    assert np.isfinite(values).all()
+def test_a_run_that_is_all_warm_up_ends_at_its_peak() -> None:
+    rate = optim.schedule(schedule_config(warmup_steps=10), 10, 40.0)
+    values = [float(rate(step)) for step in range(11)]
     assert values == sorted(values)
+    assert values[-1] == pytest.approx(2e-3)
+
+
+@pytest.mark.parametrize(
+    ("warmup", "words"),
+    [
+        ({"warmup_steps": 11}, "optim.warmup_steps=11: 11 steps .* longer than the run of 10"),
+        ({"warmup_epochs": 0.5}, "optim.warmup_epochs=0.5: 20 steps .* longer than the run of 10"),
+    ],
+)
+def test_a_warm_up_longer_than_the_run_is_refused(warmup: dict[str, float], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        optim.schedule(schedule_config(**warmup), 10, 40.0)
 
 
 PARAMS = {

@@ -25,5 +25,11 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Example:
         """The example at `index`; raises OSError where it cannot be read."""
 
+    def label(self, index: int) -> int:
+        """The label of the example at `index`; it is read for that only where nothing else knows the label.
+
+        Raises OSError where it has to be read and cannot.
+        """
+
     def describe(self, index: int) -> str:
         """The file name or record number, for logs."""

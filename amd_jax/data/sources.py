@@ -85,7 +85,10 @@ class EmbeddedSource:
         return len(self._labels)
 
     def __getitem__(self, index: int) -> Example:
-        return Example(self._images[index], int(self._labels[index]))
+        return Example(self._images[index], self.label(index))
+
+    def label(self, index: int) -> int:
+        return int(self._labels[index])
 
     def describe(self, index: int) -> str:
         return f"embedded {self._split} image {index}"
@@ -156,7 +159,10 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Example:
         with open(self.describe(index), "rb") as file:
-            return Example(file.read(), int(self._labels[index]))
+            return Example(file.read(), self.label(index))
+
+    def label(self, index: int) -> int:
+        return int(self._labels[index])
 
     def describe(self, index: int) -> str:
         start = self._ends[index - 1] if index else 0
@@ -231,6 +237,9 @@ class TfdsSource:
         if self._keep:
             example = self._kept[index] = example._replace(image=self._unpacked(example.image))
         return example
+
+    def label(self, index: int) -> int:
+        return self[index].label  # the label is a part of the record
 
     def _unpacked(self, image: bytes | np.ndarray) -> bytes | np.ndarray:
         """The pixels of a small grey or colour image; anything else as it is, for `transforms.decode`."""

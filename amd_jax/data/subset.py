@@ -27,6 +27,10 @@ class Subset:
     def __getitem__(self, index: int) -> Example:
         return self._source[int(self._indices[index])]
 
+    def label(self, index: int) -> int:
+        """Label of the example, as the source knows it."""
+        return self._source.label(int(self._indices[index]))
+
     def describe(self, index: int) -> str:
         """Name of the example in the source."""
         return self._source.describe(int(self._indices[index]))
@@ -40,9 +44,12 @@ def shuffled_part(source: Source, examples: int) -> Subset:
 def balanced_part(source: Source, share: float) -> Subset:
     """A share of `source` with equally many examples of each class, as few-label results are reported on.
 
-    Walks the shuffled order until all classes are full: of balanced sets little more is read than is taken. A
-    class that has fewer examples than that gives what it has, after all were read; a larger share of the same
-    source holds the smaller one.
+    Walks the shuffled order until all classes are full. A class that has fewer examples than that gives what
+    it has, after all were asked; a larger share of the same source holds the smaller one.
+
+    A source that knows its labels is not read at all: what of the part cannot be read is left to whoever
+    reads it, who counts it as any other. Of one that has to read them, such as TFDS's, little more is read
+    than is taken where the set is balanced, and the next of its class stands in for what cannot be read.
 
     Raises:
       ConfigError: the share is less than one example of each class, or nothing can be read.
@@ -55,8 +62,8 @@ def balanced_part(source: Source, share: float) -> Subset:
         )
     taken, missing = [], [quota] * source.num_classes
     for index in map(int, _order(source)):
-        with contextlib.suppress(OSError):  # unreadable: the next of its class is taken
-            label = source[index].label
+        with contextlib.suppress(OSError):  # the label had to be read: the next of its class is taken
+            label = source.label(index)
             if missing[label]:
                 missing[label] -= 1
                 taken.append(index)

@@ -1,6 +1,8 @@
-"""Parts of a source: always the same, balanced where asked, never one that cannot be read."""
+"""Parts of a source: always the same, balanced where asked, and read for it only where that is needed."""
 
+import builtins
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,12 +11,12 @@ from hypothesis import strategies as st
 
 from amd_jax.config import ConfigError, default
 from amd_jax.data.example import Example
-from amd_jax.data.sources import make_source
+from amd_jax.data.sources import FolderSource, make_source
 from amd_jax.data.subset import balanced_part, shuffled_part
 
 
 class Labels:
-    """Examples that are nothing but their labels; the indices in `broken` cannot be read."""
+    """Examples that are nothing but their labels and have to be read; those in `broken` cannot be."""
 
     def __init__(self, labels: list[int], broken: frozenset[int] = frozenset()) -> None:
         self.labels, self.broken, self.num_classes = labels, broken, max(labels) + 1
@@ -26,6 +28,9 @@ class Labels:
         if index in self.broken:
             raise OSError("broken")
         return Example(np.uint8([[index]]), self.labels[index])
+
+    def label(self, index: int) -> int:
+        return self[index].label
 
     def describe(self, index: int) -> str:
         return str(index)
@@ -67,11 +72,48 @@ def test_a_balanced_part_has_equally_many_of_each_class_and_holds_every_smaller_
         assert parts[0] <= parts[1]
 
 
-def test_what_cannot_be_read_is_replaced_by_another_of_its_class() -> None:
+def test_what_has_to_be_read_and_cannot_is_replaced_by_another_of_its_class() -> None:
     whole = Labels([0, 1] * 20, broken=frozenset(range(10)))
     part = balanced_part(whole, 0.5)
     assert len(part) == 20
     assert not {*map(int, names(part))} & whole.broken
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FolderSource:
+    """Three classes of 12, 8 and 4 files, which hold their own names."""
+    for name, count in (("a", 12), ("b", 8), ("c", 4)):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        for i in range(count):
+            (tmp_path / "train" / name / f"{i}.jpg").write_text(f"{name}{i}")
+    return FolderSource(str(tmp_path), "train")
+
+
+def test_the_labels_of_a_folder_are_known_without_opening_a_file(
+    folder: FolderSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, real = [], builtins.open
+    monkeypatch.setattr(builtins, "open", lambda path, *args: opened.append(str(path)) or real(path, *args))
+    part = balanced_part(folder, 0.5)
+    assert Counter(part.label(i) for i in range(len(part))) == {0: 4, 1: 4, 2: 4}
+    assert opened == []
+    assert part[0].label == part.label(0)
+    assert opened == [part.describe(0)]
+
+
+def test_the_part_is_the_one_that_reading_every_label_finds(folder: FolderSource) -> None:
+    read = Labels([folder[i].label for i in range(len(folder))])
+    found = [folder.describe(int(name)) for name in names(balanced_part(read, 0.5))]
+    assert names(balanced_part(folder, 0.5)) == found
+
+
+def test_an_unreadable_file_of_a_known_class_is_left_for_training_to_count(folder: FolderSource) -> None:
+    before = names(balanced_part(folder, 0.5))
+    Path(before[2]).unlink()
+    part = balanced_part(folder, 0.5)
+    assert names(part) == before
+    with pytest.raises(OSError, match="No such file"):
+        part[2]
 
 
 def test_a_config_takes_a_share_of_the_training_split_alone() -> None:
