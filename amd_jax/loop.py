@@ -12,6 +12,7 @@ from absl import logging
 from clu import parameter_overview
 
 from amd_jax import evaluate, exits, hardware, metrics, probe, setup, throughput, visualize
+from amd_jax.checkpoint import NotSavedError, agreed
 from amd_jax.config import ConfigError, flat
 from amd_jax.data import pipeline
 from amd_jax.metrics import make_writer
@@ -74,7 +75,7 @@ class Pending:
 def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
     """Run until the last step; `hooks` are called with the step and the state after every step.
 
-    A stop waits for what cannot be left once it has begun: a step, a picture (one forward pass of 8 examples),
+    A stop waits for what cannot be left once it has begun: a step, a picture (one pass of 8 examples),
     the fit of a probe (see `probe.make_prober`).
 
     Raises:

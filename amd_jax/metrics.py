@@ -1,7 +1,8 @@
 """What a run writes about itself: TensorBoard events and `metrics.jsonl`.
 
-TensorFlow is never imported, whether it is installed or not: it costs a dozen seconds and may take an
-accelerator's memory.
+Neither TensorFlow nor PyTorch is imported, whether they are installed or not: that takes seconds and memory,
+perhaps an accelerator's. `clu.metric_writers` imports TensorFlow, so the writer does not inherit from clu's
+`MetricWriter`, but has the methods of it that a run here calls.
 """
 
 import contextlib
@@ -12,53 +13,25 @@ import math
 import os
 import sys
 import time
-import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
-from PIL import Image
 
+# tensorboardX imports PyTorch where that is installed, for its own tensors.
+_TORCH: Any = sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
+try:
+    from tensorboardX import summary
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
+finally:
+    if _TORCH is None:
+        del sys.modules["torch"]
 
-class _LazySummaryWriter:
-    """Stands in for `clu.metric_writers.SummaryWriter`; asking for one still gives the real one."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        from clu.metric_writers.tf.summary_writer import SummaryWriter
-
-        return SummaryWriter(*args, **kwargs)
-
-
-@contextlib.contextmanager
-def _without_tensorflow() -> Iterator[None]:
-    """While it is entered, importing clu's writers and tensorboard does not import TensorFlow.
-
-    clu imports its TensorFlow writer at the top, so that module is stubbed. tensorboard prefers its
-    own small stand-in for TensorFlow when a module `tensorboard.compat.notf` exists. Neither stub stays
-    in `sys.modules`; a module that was there before is not replaced.
-    """
-    clu_writer = types.ModuleType("clu.metric_writers.summary_writer")
-    clu_writer.SummaryWriter = _LazySummaryWriter  # type: ignore[attr-defined]
-    notf = types.ModuleType("tensorboard.compat.notf")
-    added = [module for module in (clu_writer, notf) if module.__name__ not in sys.modules]
-    sys.modules.update({module.__name__: module for module in added})
-    try:
-        yield
-    finally:
-        for module in added:
-            sys.modules.pop(module.__name__, None)
-
-
-with _without_tensorflow():
-    from clu.metric_writers import MetricWriter
-    from tensorboard.compat import tf as _tensorboard_tf
-    from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
-    from tensorboard.plugins.text import metadata as text_metadata
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-    _ = _tensorboard_tf.io  # the choice is made, once for the process, at the first attribute
+FLUSH_SECONDS = 10  # events that are older than this are on disk as soon as the next one is written
 
 
 def make_writer(workdir: str, *, resume_step: int) -> "Writer":
@@ -85,27 +58,19 @@ def read(workdir: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
-def _not_written(kind: str) -> Callable[..., None]:
-    """A method of the writer's interface that no run here has a use for: it says so once."""
-
-    def write(self: "Writer", *args: Any, **kwargs: Any) -> None:
-        self._warn_once(kind, "%s are not written to the metrics", kind)
-
-    return write
-
-
-class Writer(MetricWriter):
+class Writer:
     """Writes TensorBoard event files and, for scalars, one JSON object a line into `metrics.jsonl`.
 
     A failing disk does not end a run: the first `OSError` of each of the two outputs is logged, the rest
     are silent. `metrics.jsonl` goes on when there is room again, without the lines that found none;
-    TensorBoard is off until the next start (its writer does not survive an error).
+    TensorBoard is off until the next start, since what comes after half an event cannot be read.
     """
 
     def __init__(self, workdir: str, *, resume_step: int) -> None:
         self._warned: set[str] = set()
         self._lines: io.FileIO | None = None
-        self._events: EventFileWriter | None = None
+        self._events: EventsWriter | None = None
+        self._flushed = time.monotonic()
         path = os.path.join(workdir, "metrics.jsonl")
         with self._survive("metrics.jsonl"):
             _drop_lines_after(path, resume_step)
@@ -113,10 +78,11 @@ class Writer(MetricWriter):
             # Unbuffered and in append mode: a line is one write, so whoever tails the file sees whole ones.
             self._lines = open(path, "ab", buffering=0)  # noqa: SIM115 closed by close()
         with self._survive("TensorBoard"):
-            self._events = EventFileWriter(workdir, max_queue_size=100, flush_secs=10)
+            # Named by the second; the suffix is another one for each writer, and sorts like time.
+            self._events = EventsWriter(os.path.join(workdir, "events"), f".{time.time_ns()}")
         # START tells TensorBoard to forget what earlier event files hold from this step on.
-        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._add_event(resume_step + 1 if resume_step else 0, session_log=start)
+        start = SessionLog(status=SessionLog.START)
+        self._add_event(Event(step=resume_step + 1 if resume_step else 0, session_log=start))
 
     def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Scalars are numbers or arrays of one element; values on a device are fetched in one go."""
@@ -126,10 +92,7 @@ class Writer(MetricWriter):
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         with self._survive("metrics.jsonl"):
             self._add_line(line)
-        self._add_summary(
-            step,
-            [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in values.items()],
-        )
+        self._add_summaries(step, (summary.scalar(name, value) for name, value in values.items()))
 
     def write_images(self, step: int, images: Mapping[str, Any]) -> None:
         """Images are uint8 `[n, height, width, channels]` or `[height, width, channels]`, 1 or 3 channels.
@@ -137,7 +100,7 @@ class Writer(MetricWriter):
         Raises:
           ValueError: another type or shape.
         """
-        values = []
+        named = {}
         for name, array in images.items():
             batch = np.asarray(array)
             batch = batch[None] if batch.ndim == 3 else batch
@@ -146,41 +109,26 @@ class Writer(MetricWriter):
                     f"image {name!r}: {batch.dtype} {batch.shape} is not uint8 [n, h, w, 1 or 3]"
                 )
             for i, pixels in enumerate(batch):
-                tag = f"{name}/{i}" if len(batch) > 1 else name
-                values.append(summary_pb2.Summary.Value(tag=tag, image=_png(pixels)))
-        self._add_summary(step, values)
+                named[f"{name}/{i}" if len(batch) > 1 else name] = pixels
+        self._add_summaries(step, (summary.image(*item, dataformats="HWC") for item in named.items()))
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """Markdown for TensorBoard's text tab."""
-        values = []
-        for name, text in texts.items():
-            tensor = tensor_pb2.TensorProto(
-                dtype=types_pb2.DT_STRING,
-                string_val=[text.encode()],
-                tensor_shape=tensor_shape_pb2.TensorShapeProto(),
-            )
-            metadata = text_metadata.create_summary_metadata(display_name=name, description="")
-            values.append(summary_pb2.Summary.Value(tag=name, tensor=tensor, metadata=metadata))
-        self._add_summary(step, values)
+        """Markdown for TensorBoard's text tab; its tag there is NAME/text_summary."""
+        self._add_summaries(step, (summary.text(name, text) for name, text in texts.items()))
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
         """A flat mapping, shown as a table in the text tab under "hparams"."""
         rows = [f"| {key} | `{value!r}` |" for key, value in hparams.items()]
         self.write_texts(0, {"hparams": "\n".join(["| key | value |", "| --- | --- |", *rows])})
 
-    write_videos = _not_written("videos")
-    write_audios = _not_written("audios")
-    write_histograms = _not_written("histograms")
-    write_summaries = _not_written("summaries")
-    write_pointcloud = _not_written("point clouds")  # newer versions of clu ask for it
-
     def flush(self) -> None:
-        """Blocks until all that was written so far is in the files."""
-        self._on_events(lambda events: events.flush())
+        """Blocks until all that was written so far is on disk."""
+        self._flushed = time.monotonic()
+        self._on_events(EventsWriter.flush)
 
     def close(self) -> None:
         """Flushes and closes the files; a second call does nothing."""
-        self._on_events(lambda events: events.close())
+        self._on_events(EventsWriter.close)
         self._events = None
         with self._survive("metrics.jsonl"):
             if self._lines is not None:
@@ -192,12 +140,9 @@ class Writer(MetricWriter):
         try:
             yield
         except OSError as error:
-            self._warn_once(output, "%s is incomplete, the run goes on without it: %s", output, error)
-
-    def _warn_once(self, about: str, message: str, *args: Any) -> None:
-        if about not in self._warned:
-            self._warned.add(about)
-            logging.warning(message, *args)
+            if output not in self._warned:
+                self._warned.add(output)
+                logging.warning("%s is incomplete, the run goes on without it: %s", output, error)
 
     def _add_line(self, line: bytes) -> None:
         if self._lines is None:
@@ -207,15 +152,19 @@ class Writer(MetricWriter):
             self._lines.truncate(self._lines.tell() - written)  # the file has whole lines only
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _add_summary(self, step: int, values: list[summary_pb2.Summary.Value]) -> None:
-        self._add_event(step, summary=summary_pb2.Summary(value=values))
+    def _add_summaries(self, step: int, summaries: Iterable[Summary]) -> None:
+        if self._events is not None:
+            values = [value for one in summaries for value in one.value]
+            self._add_event(Event(step=int(step), summary=Summary(value=values)))
 
-    def _add_event(self, step: int, **content: Any) -> None:
-        event = event_pb2.Event(wall_time=time.time(), step=int(step), **content)
-        self._on_events(lambda events: events.add_event(event))
+    def _add_event(self, event: Event) -> None:
+        """Written here, not by tensorboardX's thread: a full disk ends that, and the next call blocks."""
+        event.wall_time = time.time()
+        self._on_events(lambda events: events.write_event(event))
+        if time.monotonic() > self._flushed + FLUSH_SECONDS:
+            self.flush()
 
-    def _on_events(self, action: Callable[[EventFileWriter], None]) -> None:
-        """Events are written by a thread, which reports its error at the next call and is dead then."""
+    def _on_events(self, action: Callable[[EventsWriter], Any]) -> None:
         if self._events is None:
             return
         events, self._events = self._events, None
@@ -250,7 +199,8 @@ def _is_up_to(line: bytes, step: int) -> bool:
 
 
 def number(value: Any) -> int | float:
-    item = np.asarray(value).item()  # an error for more than one element
+    """A number, or an array of one element, as Python's own; ValueError for more than one element."""
+    item = np.asarray(value).item()
     return int(item) if isinstance(item, int) else float(item)
 
 
@@ -263,13 +213,3 @@ def _json_number(value: int | float) -> int | float | None:
     with np.errstate(over="ignore"):
         single = np.float32(value)
     return float(str(single)) if np.isfinite(single) else value
-
-
-def _png(pixels: np.ndarray) -> summary_pb2.Summary.Image:
-    """uint8 `[height, width, 1 or 3]` as TensorBoard's image summary."""
-    height, width, channels = pixels.shape
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[..., 0] if channels == 1 else pixels).save(buffer, format="PNG")
-    return summary_pb2.Summary.Image(
-        height=height, width=width, colorspace=channels, encoded_image_string=buffer.getvalue()
-    )

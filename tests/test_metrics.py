@@ -1,13 +1,15 @@
-"""Metrics: what reaches the files, what a resume or a full disk does to them, and the clock's arithmetic."""
+"""Metrics: what reaches the files, and what a resume or a full disk does to them."""
 
+import ast
 import errno
+import importlib.util
+import inspect
 import io
 import json
 import logging
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboardX import record_writer
 
 from amd_jax import metrics
-
-
-def _lines(workdir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
 def _events(workdir: Path) -> EventAccumulator:
@@ -50,37 +48,55 @@ def warnings() -> Iterator[list[str]]:
     logger.removeHandler(handler)
 
 
-def test_tensorflow_is_not_imported(tmp_path: Path) -> None:
-    """An installed TensorFlow, which here would raise, is left alone; the stubs leave no trace."""
-    package = tmp_path / "site" / "tensorflow"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("raise AssertionError('tensorflow was imported')\n")
+def test_tensorflow_and_pytorch_are_not_imported(tmp_path: Path) -> None:
+    """Installed ones, which here would raise, are left alone, and found by whoever asks for them later."""
+    site = tmp_path / "site"
+    for name in ("tensorflow", "torch"):
+        (site / name).mkdir(parents=True)
+        (site / name / "__init__.py").write_text(f"raise AssertionError('{name} was imported')\n")
     script = f"""
-import importlib.util, sys
-assert importlib.util.find_spec("tensorflow"), "the fake must be found"
+import sys
 from amd_jax import metrics
-import clu.metric_writers
-assert not {{"clu.metric_writers.summary_writer", "tensorboard.compat.notf"}} & set(sys.modules)
 writer = metrics.make_writer({str(tmp_path / "run")!r}, resume_step=0)
-assert isinstance(writer, clu.metric_writers.MetricWriter)
 writer.write_scalars(1, {{"loss": 0.5}})
 writer.close()
-assert "tensorflow" not in sys.modules
-try:  # whoever asks for clu's own writer gets that one, and TensorFlow with it
-    clu.metric_writers.SummaryWriter({str(tmp_path)!r})
+assert not {{"tensorflow", "torch"}} & set(sys.modules)
+try:
+    import torch
 except AssertionError as error:
-    assert "tensorflow was imported" in str(error)
+    assert "torch was imported" in str(error)
 else:
-    raise SystemExit("clu's own writer was not asked for")
+    raise SystemExit("the installed torch was not found")
 """
     root = Path(metrics.__file__).parents[1]
-    path = os.pathsep.join([str(package.parent), str(root)])
+    path = os.pathsep.join([str(site), str(root)])
     environment = {**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert _lines(tmp_path / "run") == [{"step": 1, "loss": 0.5}]
+    assert metrics.read(str(tmp_path / "run")) == [{"step": 1, "loss": 0.5}]
+
+
+def test_the_writer_is_called_as_clus_are() -> None:
+    """Its public methods are those of clu's MetricWriter, parameter by parameter."""
+    package = importlib.util.find_spec("clu.metric_writers")
+    assert package is not None
+    assert package.origin is not None
+    source = Path(package.origin).with_name("interface.py").read_text()  # importing it imports TensorFlow
+    (interface,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    theirs = {
+        node.name: [argument.arg for argument in node.args.args]
+        for node in interface.body
+        if isinstance(node, ast.FunctionDef)
+    }
+    ours = {
+        name: list(inspect.signature(method).parameters)
+        for name, method in vars(metrics.Writer).items()
+        if not name.startswith("_")
+    }
+    assert ours == {name: theirs[name] for name in ours}
+    assert {"write_scalars", "write_images", "write_texts", "write_hparams", "flush", "close"} <= ours.keys()
 
 
 def test_scalars_reach_both_files(tmp_path: Path) -> None:
@@ -98,7 +114,7 @@ def test_scalars_reach_both_files(tmp_path: Path) -> None:
         },
     )
     # Without a flush: the line is there as soon as the call returns.
-    assert _lines(tmp_path) == [
+    assert metrics.read(str(tmp_path)) == [
         {
             "step": 3,
             "loss": 0.1,
@@ -144,20 +160,15 @@ def test_images_texts_and_hparams(tmp_path: Path) -> None:
     decoded = np.asarray(Image.open(io.BytesIO(second.encoded_image_string)))
     np.testing.assert_array_equal(decoded, pixels[1])
     grey = Image.open(io.BytesIO(events.Images("grey")[0].encoded_image_string))
-    np.testing.assert_array_equal(np.asarray(grey), pixels[0, ..., 0])
-    assert events.Tensors("note")[0].tensor_proto.string_val[0].decode() == "häuser"
-    assert b"| optim.lr | `0.001` |" in events.Tensors("hparams")[0].tensor_proto.string_val[0]
-    assert events.SummaryMetadata("note").plugin_data.plugin_name == "text"
+    np.testing.assert_array_equal(np.asarray(grey), pixels[0, ..., :1].repeat(3, axis=-1))
 
+    def text(name: str) -> str:
+        assert events.SummaryMetadata(f"{name}/text_summary").plugin_data.plugin_name == "text"
+        (event,) = events.Tensors(f"{name}/text_summary")
+        return event.tensor_proto.string_val[0].decode()
 
-def test_what_is_not_written_is_said_once(tmp_path: Path, warnings: list[str]) -> None:
-    writer = metrics.make_writer(str(tmp_path), resume_step=0)
-    for step in range(2):
-        writer.write_histograms(step, {"weights": np.zeros(3)})
-        writer.write_audios(step, {"a": np.zeros((1, 3, 1))}, sample_rate=8)
-    writer.close()
-    assert len(warnings) == 2
-    assert "histograms" in warnings[0]
+    assert text("note") == "häuser"
+    assert "| optim.lr | `0.001` |" in text("hparams")
 
 
 def test_resume_drops_what_will_be_logged_again(tmp_path: Path) -> None:
@@ -166,7 +177,7 @@ def test_resume_drops_what_will_be_logged_again(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b'not json\n[1]\n{"step": 5, "lo')  # killed while writing
     _log(tmp_path, 20, [30, 40], offset=0.5)
     expected = [(10, 10.0), (20, 20.0), (30, 30.5), (40, 40.5)]
-    assert [(line["step"], line["loss"]) for line in _lines(tmp_path)] == expected
+    assert [(line["step"], line["loss"]) for line in metrics.read(str(tmp_path))] == expected
     assert [(event.step, event.value) for event in _events(tmp_path).Scalars("loss")] == expected
     assert not list(tmp_path.glob("*.tmp"))
 
@@ -175,13 +186,13 @@ def test_a_whole_line_without_its_newline_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n{"step": 2}')
     _log(tmp_path, 2, [3])
-    assert [line["step"] for line in _lines(tmp_path)] == [1, 3]
+    assert [line["step"] for line in metrics.read(str(tmp_path))] == [1, 3]
 
 
 def test_a_new_run_starts_afresh(tmp_path: Path) -> None:
     _log(tmp_path, 0, [0, 10, 20])
     _log(tmp_path, 0, [5])
-    assert [line["step"] for line in _lines(tmp_path)] == [5]
+    assert [line["step"] for line in metrics.read(str(tmp_path))] == [5]
     assert [event.step for event in _events(tmp_path).Scalars("loss")] == [5]
 
 
@@ -194,8 +205,10 @@ def test_an_interrupted_rewrite_keeps_the_old_file(
     def fail(*args: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", fail)
-    metrics.make_writer(str(tmp_path), resume_step=10).close()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        writer = metrics.make_writer(str(tmp_path), resume_step=10)
+    writer.close()
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
     assert len(warnings) == 1
 
@@ -223,35 +236,50 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, warnings: list[str]) -
     disk.room = 10**9
     writer.write_scalars(4, {"loss": 4.0})
     writer.close()
-    assert [line["step"] for line in _lines(tmp_path)] == [1, 4]
+    assert [line["step"] for line in metrics.read(str(tmp_path))] == [1, 4]
     assert len(warnings) == 1
     assert "metrics.jsonl" in warnings[0]
     assert len(_events(tmp_path).Scalars("loss")) == 4  # the other output is not touched
 
 
-@pytest.mark.parametrize("from_the_start", [False, True])
+@pytest.mark.parametrize("fails", ["open", "write", "flush"])
 def test_tensorboard_without_room_leaves_the_lines(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str], from_the_start: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warnings: list[str], fails: str
 ) -> None:
-    def fail(self: RecordWriter, data: bytes) -> None:
+    """Where no file can be made, where no record fits, and on a disk that is full when they are flushed."""
+
+    def no_room(*args: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(threading, "excepthook", lambda args: None)  # its traceback is no news here
-    threads = set(threading.enumerate())
-    if from_the_start:
-        monkeypatch.setattr(RecordWriter, "write", fail)
+    if fails == "open":
+        monkeypatch.setattr(record_writer, "open_file", no_room)
+    elif fails == "flush":
+        full = _Disk(tmp_path / "events", "w")
+        full.room = 0
+        monkeypatch.setattr(record_writer, "open_file", lambda path: io.BufferedWriter(full))
     writer = metrics.make_writer(str(tmp_path), resume_step=0)
-    monkeypatch.setattr(RecordWriter, "write", fail)
+    if fails == "write":
+        monkeypatch.setattr(record_writer.RecordWriter, "write", no_room)
     for step in range(3):
         writer.write_scalars(step, {"loss": 0.0})
         writer.flush()
     writer.write_texts(3, {"note": "late"})
     writer.close()
-    for thread in set(threading.enumerate()) - threads:
-        thread.join(timeout=5)
-    assert [line["step"] for line in _lines(tmp_path)] == [0, 1, 2]
+    assert [line["step"] for line in metrics.read(str(tmp_path))] == [0, 1, 2]
     assert len(warnings) == 1
     assert "TensorBoard" in warnings[0]
+
+
+def test_events_are_on_disk_soon_after_they_were_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed run, which closes nothing, loses the events of its last seconds only."""
+    clock = iter(range(0, 10**6, metrics.FLUSH_SECONDS + 1))
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: next(clock))
+    writer = metrics.make_writer(str(tmp_path), resume_step=0)
+    writer.write_scalars(1, {"loss": 1.0})
+    assert [event.step for event in _events(tmp_path).Scalars("loss")] == [1]
+    writer.close()
 
 
 def test_remote_directories_are_refused(tmp_path: Path) -> None:
