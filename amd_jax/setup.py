@@ -15,8 +15,8 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from amd_jax import optim, sharding
-from amd_jax.checkpoint import Checkpoints, load_config, save_config
+from amd_jax import losses, optim, sharding
+from amd_jax.checkpoint import Checkpoints, load_config, save_classes, save_config
 from amd_jax.config import ConfigError, flat
 from amd_jax.data import sources
 from amd_jax.models import build
@@ -25,7 +25,7 @@ from amd_jax.steps.pretrain import Pretraining
 from amd_jax.steps.step import Task, make_step
 from amd_jax.train_state import TrainState, path_name
 from amd_jax.validate import validate
-from amd_jax.weights import load_teacher, start_student
+from amd_jax.weights import load_teacher, start_student, with_teacher_pixels
 
 # Initial weights are drawn once: on the CPU, optimising that code takes longer than it saves.
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
@@ -77,6 +77,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     if total_steps < 1:
         raise ConfigError(f"epochs={config.epochs} of {len(source)} examples is less than one step")
 
+    config = _resolved(config)
     task = make_task(config, source)
     learning_rate = optim.schedule(config, total_steps, steps_per_epoch)
     optimizer = optim.optimizer(config, learning_rate)
@@ -102,6 +103,8 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         )
     if train and jax.process_index() == 0:
         save_config(workdir, config)
+        if isinstance(task, Finetuning) and source.class_names:
+            save_classes(workdir, source.class_names)
 
     step_fn = make_step(
         task,
@@ -145,6 +148,15 @@ def local_folder(workdir: str) -> str:
     if "://" in workdir:
         raise ConfigError(f"--workdir={workdir}: give a directory; mount remote storage to use it")
     return os.path.expanduser(workdir)
+
+
+def _resolved(config: ConfigDict) -> ConfigDict:
+    """The config with what was left open filled in, in a copy: what the run goes by and records."""
+    config = config.copy_and_resolve_references()
+    config.loss.align = losses.distance_name(config.loss.align)
+    # An evaluation does without the teacher, whose weights may be elsewhere by now.
+    taught = config.method in ("amd", "dmae", "kd") and not config.eval.only
+    return with_teacher_pixels(config) if taught else config
 
 
 def _is_scored(config: ConfigDict) -> bool:
@@ -276,6 +288,9 @@ def _place_teacher(config: ConfigDict, task: Task, mesh: jax.sharding.Mesh) -> t
     checksum = 0
     for leaf in jax.tree.leaves(params):
         checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+    pixels = [tuple(config.teacher[name]) or tuple(config.data[name]) for name in ("mean", "std")]
+    if pixels != [tuple(config.data[name]) for name in ("mean", "std")]:  # of its own: another teacher
+        checksum = zlib.crc32(repr(pixels).encode(), checksum)
     return jax.device_put(jax.tree_util.tree_map_with_path(keep_norms, params), where), checksum
 
 
@@ -308,6 +323,8 @@ def _report_changed_keys(workdir: str, config: ConfigDict) -> None:
     before = flat(load_config(workdir))
     now = flat(config)
     for name in sorted(before.keys() | now.keys()):
+        if name in ("teacher.mean", "teacher.std") and not (before.get(name) and now.get(name)):
+            continue  # an evaluation leaves them open, and older runs did not know them
         if _plain(before.get(name)) != _plain(now.get(name)):
             logging.warning(
                 "%s was %r when this run began and is %r now", name, before.get(name), now.get(name)
