@@ -1,6 +1,7 @@
 """Checkpoints through orbax: parameters, optimiser state and data position in one step directory.
 
 Layout: `WORKDIR/config.json` (the resolved config) and `WORKDIR/checkpoints/STEP/{params,optimizer,data}`.
+`WORKDIR/classes.json` lies there where a classifier is trained: the names of its classes by label.
 `ema` lies beside these where a running mean of the parameters is kept.
 A step directory appears under its name only when it is whole, so a killed run leaves the one before it;
 beside its parts lie checksums of their files.
@@ -33,6 +34,7 @@ from amd_jax.train_state import TrainState
 FOLDER = "checkpoints"
 HALF_WRITTEN = "*.orbax-checkpoint-tmp*"
 CONFIG = "config.json"
+CLASSES = "classes.json"
 
 
 class NotSavedError(RuntimeError):
@@ -224,6 +226,29 @@ class Checkpoints:
 def save_config(workdir: str, config: ConfigDict) -> None:
     """Writes the resolved config next to the run."""
     write_json(Path(workdir) / CONFIG, config.to_dict())
+
+
+def save_classes(workdir: str, names: tuple[str, ...]) -> None:
+    """Writes the names of the classes, which a classifier's weights do not hold."""
+    write_json(Path(workdir) / CLASSES, list(names))
+
+
+def load_classes(workdir: str) -> tuple[str, ...]:
+    """The names of a run's classes by label; empty where it has recorded none.
+
+    Raises:
+      ConfigError: the record is damaged.
+    """
+    path = Path(workdir) / CLASSES
+    try:
+        names = json.loads(path.read_text())
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: not a list of names")
+    return tuple(names)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -108,6 +108,10 @@ KEYS: dict[str, Key] = {
         "teacher",
         {
             **_encoder("large", "the frozen encoder"),
+            "mean": Key(
+                (), "per-channel mean of the pixels it sees; empty: what its weights say, else data.mean"
+            ),
+            "std": Key((), "the same for the standard deviation; empty: what its weights say, else data.std"),
             "random": Key(False, "allow a randomly initialised teacher, for tests and timing"),
         },
     ),
@@ -146,7 +150,7 @@ KEYS: dict[str, Key] = {
                 "pixels to predict: normalised over the patch (MAE), per channel (VideoMAE, AMD), or as is",
                 ("patch", "channel", "pixels"),
             ),
-            "align": Key("l2", "distance between features", ("l2", "l1", "smooth_l1")),
+            "align": Key("l2", "distance between features: l2, l1 or smooth_l1 (in AMD's flags: sml1)"),
             "rec_weight": Key(1.0, "weight of the pixel reconstruction"),
             "direct_weight": Key(1.0, "weight of direct alignment"),
             "gen_weight": Key(1.0, "weight of generative alignment"),

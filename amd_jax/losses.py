@@ -8,13 +8,17 @@ import jax.numpy as jnp
 
 from amd_jax import patches as patch_layout
 
+# Every known spelling of a distance, in lower case and without "_", "-" and "loss", and our name for it.
+# `sml1` is that of AMD's released flags.
+_DISTANCES = {"l2": "l2", "mse": "l2", "l1": "l1", "smoothl1": "smooth_l1", "sml1": "smooth_l1"}
+
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
     """What is predicted, how features are compared, and the weight of each part."""
 
     target: str = "patch"  # "patch", "channel" or "pixels"; see `pixel_targets`
-    align: str = "l2"  # "l2", "l1" or "smooth_l1"
+    align: str = "l2"  # "l2", "l1" or "smooth_l1", or another spelling that `distance_name` knows
     feature_norm: str = "none"  # "none", "layernorm" (teacher) or "l2" (both sides)
     layers: str = "mean"  # over aligned layers: "mean" (AMD) or "sum" (DMAE)
     rec_weight: float = 1.0
@@ -73,17 +77,28 @@ def pixels_from_targets(
     return (x * jnp.asarray(std) + jnp.asarray(mean)).reshape(unit.shape)
 
 
+def distance_name(spelling: str) -> str:
+    """ "l2", "l1" or "smooth_l1", in whichever spelling it is given.
+
+    Raises:
+      ValueError: no distance is called that.
+    """
+    plain = spelling.lower().replace("_", "").replace("-", "").removesuffix("loss")
+    if plain not in _DISTANCES:
+        raise ValueError(f"{spelling!r}: choose one of l2 (or mse), l1 and smooth_l1 (or sml1)")
+    return _DISTANCES[plain]
+
+
 def distance(a: jax.Array, b: jax.Array, kind: str) -> jax.Array:
     """Mean distance of two equally shaped arrays, in float32: "l2" squared, "l1", or "smooth_l1" (beta 1)."""
+    kind = distance_name(kind)
     error = a.astype(jnp.float32) - b.astype(jnp.float32)
     if kind == "l2":
         return jnp.mean(jnp.square(error))
     size = jnp.abs(error)
     if kind == "l1":
         return jnp.mean(size)
-    if kind == "smooth_l1":
-        return jnp.mean(jnp.where(size < 1, 0.5 * jnp.square(error), size - 0.5))
-    raise ValueError(f"unknown distance {kind!r}")
+    return jnp.mean(jnp.where(size < 1, 0.5 * jnp.square(error), size - 0.5))
 
 
 def align(student: Sequence[jax.Array], teacher: Sequence[jax.Array], config: LossConfig) -> jax.Array:

@@ -15,8 +15,8 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from amd_jax import optim, preflight, sharding
-from amd_jax.checkpoint import Checkpoints, load_config, save_config
+from amd_jax import losses, optim, preflight, sharding
+from amd_jax.checkpoint import Checkpoints, load_config, save_classes, save_config
 from amd_jax.config import ConfigError, flat
 from amd_jax.data import sources
 from amd_jax.models import build
@@ -25,7 +25,7 @@ from amd_jax.steps.pretrain import Pretraining
 from amd_jax.steps.step import Task, make_step
 from amd_jax.train_state import TrainState, path_name
 from amd_jax.validate import validate
-from amd_jax.weights import load_teacher, start_student
+from amd_jax.weights import load_teacher, start_student, with_teacher_pixels
 
 # Initial weights are drawn once: on the CPU, optimising that code takes longer than it saves.
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}
@@ -80,6 +80,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         raise ConfigError(f"epochs={config.epochs} of {len(source)} examples is less than one step")
     stages.done(f"data: {len(source)} examples for training, {len(eval_source)} for evaluation")
 
+    config = _resolved(config)
     task = make_task(config, source)
     learning_rate = optim.schedule(config, total_steps, steps_per_epoch)
     optimizer = optim.optimizer(config, learning_rate)
@@ -124,7 +125,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         stages.done("step: compiled")
         peak_memory = preflight.step_memory(compiled)
         preflight.check_memory("a step", peak_memory, memory, config)
-        _claim(folder, config)
+        _claim(folder, config, source.class_names if isinstance(task, Finetuning) else ())
     scoring = config.eval if isinstance(task, Finetuning) else config.probe
     eval_every = (
         max(1, round(scoring.every_epochs * steps_per_epoch)) if scoring.every_epochs else total_steps
@@ -181,14 +182,25 @@ def _check_place(folder: Path) -> None:
         raise ConfigError(f"--workdir={folder}: {above} is not a directory that can be written to")
 
 
-def _claim(folder: Path, config: ConfigDict) -> None:
+def _claim(folder: Path, config: ConfigDict, class_names: tuple[str, ...]) -> None:
     """Makes the workdir and writes the config; nothing is there of a run that could not start."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
             save_config(str(folder), config)
+            if class_names:
+                save_classes(str(folder), class_names)
     except OSError as error:
         raise ConfigError(f"--workdir={folder}: cannot be written to ({error.strerror})") from error
+
+
+def _resolved(config: ConfigDict) -> ConfigDict:
+    """The config with what was left open filled in, in a copy: what the run goes by and records."""
+    config = config.copy_and_resolve_references()
+    config.loss.align = losses.distance_name(config.loss.align)
+    # An evaluation does without the teacher, whose weights may be elsewhere by now.
+    taught = config.method in ("amd", "dmae", "kd") and not config.eval.only
+    return with_teacher_pixels(config) if taught else config
 
 
 def _is_scored(config: ConfigDict) -> bool:
@@ -320,6 +332,9 @@ def _place_teacher(config: ConfigDict, task: Task, mesh: jax.sharding.Mesh) -> t
     checksum = 0
     for leaf in jax.tree.leaves(params):
         checksum = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), checksum)
+    pixels = [tuple(config.teacher[name]) or tuple(config.data[name]) for name in ("mean", "std")]
+    if pixels != [tuple(config.data[name]) for name in ("mean", "std")]:  # of its own: another teacher
+        checksum = zlib.crc32(repr(pixels).encode(), checksum)
     return jax.device_put(jax.tree_util.tree_map_with_path(keep_norms, params), where), checksum
 
 
@@ -341,6 +356,8 @@ def _report_changed_keys(workdir: str, config: ConfigDict) -> None:
     before = flat(load_config(workdir))
     now = flat(config)
     for name in sorted(before.keys() | now.keys()):
+        if name in ("teacher.mean", "teacher.std") and not (before.get(name) and now.get(name)):
+            continue  # an evaluation leaves them open, and older runs did not know them
         if _plain(before.get(name)) != _plain(now.get(name)):
             logging.warning(
                 "%s was %r when this run began and is %r now", name, before.get(name), now.get(name)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from amd_jax import methods
 from amd_jax.config import KEYS, ConfigError, flat
 from amd_jax.data.randaugment import parse
+from amd_jax.losses import distance_name
 from amd_jax.methods import METHODS
 from amd_jax.models import build
 from amd_jax.models.sizes import SIZES
@@ -74,7 +75,7 @@ def _keys(config: ConfigDict) -> None:
         kinds = (int, float) if isinstance(key.default, float) else type(key.default)
         _need(isinstance(value, kinds), f"{name}={value!r}: must be a {type(key.default).__name__}")
         if isinstance(key.default, tuple):
-            entry = type(key.default[0])
+            entry = type(key.default[0]) if key.default else float  # what may be empty is per channel
             right = all(isinstance(v, (int, float) if entry is float else entry) for v in value)
             _need(right, f"{name}={value!r}: every entry must be {entry.__name__}")
         if key.choices:
@@ -84,6 +85,10 @@ def _keys(config: ConfigDict) -> None:
         # Every count, rate and weight is at least zero; only a mesh axis may be -1.
         if isinstance(value, int | float) and not name.startswith("mesh."):
             _need(value >= 0, f"{name}={value}: must not be negative")
+    try:
+        distance_name(config.loss.align)
+    except ValueError as error:
+        raise ConfigError(f"loss.align={error}") from error
 
 
 def _input(config: ConfigDict) -> None:
@@ -108,6 +113,14 @@ def _input(config: ConfigDict) -> None:
             f"data.{name} has {len(d[name])} values for data.channels={d.channels}; give one per channel",
         )
     _need(min(d.std) > 0, f"data.std={d.std}: must be positive")
+    for name in ("mean", "std"):
+        given = config.teacher[name]
+        _need(
+            len(given) in (0, d.channels),
+            f"teacher.{name} has {len(given)} values for data.channels={d.channels}; give one per channel, "
+            "or none",
+        )
+    _need(min(config.teacher.std, default=1) > 0, f"teacher.std={config.teacher.std}: must be positive")
     for name in ("crop_scale", "crop_ratio"):
         ordered = len(d[name]) == 2 and 0 < d[name][0] <= d[name][1]
         _need(ordered, f"data.{name}={d[name]}: give a smallest and a largest value above 0")

@@ -7,11 +7,49 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from amd_jax.config import ConfigError
+from amd_jax.convert.kinds import OF_ANY_PIXELS, original_kind, recognise
 from amd_jax.convert.load import Loaded, load_classifier, load_encoder, load_student
+from amd_jax.convert.sources import open_source, read_stated
+from amd_jax.convert.stated import Stated
 from amd_jax.convert.tables import flatten, nest
 from amd_jax.steps.finetune import Finetuning
 from amd_jax.steps.pretrain import Pretraining
 from amd_jax.steps.step import Task
+
+
+def with_teacher_pixels(config: ConfigDict) -> ConfigDict:
+    """The config with `teacher.mean` and `teacher.std` set, in a copy where they were not.
+
+    A key that is set stays; else it is what the weights' files say, else as for the student. What was found,
+    and what was assumed, is printed.
+
+    Raises:
+      ConfigError: the files are not readable, or speak of another number of channels.
+    """
+    teacher, data = config.teacher, config.data
+    said = read_stated(teacher.weights) if teacher.weights else Stated()
+    config = config.copy_and_resolve_references()
+    for name in ("mean", "std"):
+        try:
+            config.teacher[name] = teacher[name] or said.per_channel(name, data.channels) or data[name]
+        except ConfigError as error:
+            keys = "config.data.channels, or config.teacher.mean and .std"
+            raise ConfigError(f"teacher.weights: {error}; set {keys}") from error
+    silent = teacher.weights and not (said.mean or (teacher.mean and teacher.std))
+    assumed = silent and original_kind(recognise(open_source(teacher.weights))) in OF_ANY_PIXELS
+    if jax.process_index() == 0:
+        mean, std = (", ".join(f"{x:g}" for x in config.teacher[name]) for name in ("mean", "std"))
+        if assumed:
+            print(
+                f"assumed: the teacher saw pixels of mean {mean} and std {std}, because the weights do not "
+                "say; --config.teacher.mean and --config.teacher.std set it"
+            )
+        elif said.mean:
+            where = "as set" if teacher.mean or teacher.std else f"as {said.origin} says"
+            print(f"the teacher sees pixels of mean {mean} and std {std}, {where}")
+        if other := said.differing_input(data.image_size):
+            print(f"the teacher was trained on other inputs: {other}")
+    return config
 
 
 def load_teacher(config: ConfigDict, task: Task) -> Any:
@@ -43,13 +81,28 @@ def start_student(config: ConfigDict, task: Task, params: Any) -> Any:
     else:
         assert isinstance(task, Pretraining)
         loaded = load_student(src, task.student, task.patch, channels)
-    _report("student", src, loaded)
+    _report("student", src, loaded, *_other_pixels(config, read_stated(src)))
     given = flatten(loaded.params)
     where = jax.tree.map(lambda x: x.sharding, params)
     host = flatten(params) | {name: np.asarray(x, np.float32) for name, x in given.items()}
     return jax.device_put(nest(host), where)
 
 
-def _report(who: str, src: str, loaded: Loaded) -> None:
+def _other_pixels(config: ConfigDict, said: Stated) -> list[str]:
+    """A line where the student's weights were trained on pixels of another mean or std than the run's."""
+    data = config.data
+    try:
+        theirs = {name: said.per_channel(name, data.channels) for name in ("mean", "std")}
+    except ConfigError as error:
+        return [f"note         {error}"]
+    if not said.mean or all(values == tuple(data[name]) for name, values in theirs.items()):
+        return []
+    keys = " ".join(f"--config.data.{name}={','.join(map(str, values))}" for name, values in theirs.items())
+    return [
+        f"note         {said.origin} says the weights saw pixels of another mean and std; as they did: {keys}"
+    ]
+
+
+def _report(who: str, src: str, loaded: Loaded, *more: str) -> None:
     if jax.process_index() == 0:
-        print(f"{who} weights from {src}:", *loaded.report, sep="\n  ")
+        print(f"{who} weights from {src}:", *loaded.report, *more, sep="\n  ")

@@ -2,6 +2,15 @@
 # Lint, types and the whole test suite. Arguments go to pytest, as in: bash launch/test.sh -k masking
 set -euo pipefail
 . "$(dirname "$0")/setup_env.sh" requirements-test.txt
+# torchvision's wheel does not fit the CPU build of torch and would break transformers, so timm and it are kept
+# apart: only the process that a test starts for them sees this folder.
+if ! cmp -s requirements-timm.txt .venv/timm/installed; then
+    echo "== installing requirements-timm.txt"
+    rm -rf .venv/timm
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/timm \
+        -r requirements-timm.txt
+    cp requirements-timm.txt .venv/timm/installed
+fi
 echo "== ruff"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amd_jax.losses import LossConfig, align, distance, fused_loss, pixel_targets, pixels_from_targets
+from amd_jax.losses import (
+    LossConfig,
+    align,
+    distance,
+    distance_name,
+    fused_loss,
+    pixel_targets,
+    pixels_from_targets,
+)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 KINDS = ("patch", "channel", "pixels")
@@ -69,6 +77,13 @@ def test_distances_are_means_of_the_textbook_penalties() -> None:
     assert distance(a, b, "l1") == pytest.approx((0.5 + 0.5 + 1 + 3 + 2) / 6)
     # beta 1: 0.5 x² below one, |x| − 0.5 above
     assert distance(a, b, "smooth_l1") == pytest.approx((0.125 + 0.125 + 0.5 + 2.5 + 1.5) / 6)
+
+
+@pytest.mark.parametrize("spelling", ["smooth_l1", "sml1", "SmoothL1", "smooth-l1-loss"])
+def test_a_distance_is_the_same_in_every_spelling(spelling: str) -> None:
+    a, b = jnp.linspace(-3, 3, 7), jnp.zeros(7)
+    assert distance(a, b, spelling) == distance(a, b, "smooth_l1")
+    assert distance_name(spelling) == "smooth_l1"
 
 
 def test_distances_of_half_precision_features_are_computed_in_float32() -> None:

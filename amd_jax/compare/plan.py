@@ -54,7 +54,8 @@ class Cell:
     @property
     def identity(self) -> dict[str, Any]:
         """All that the result depends on, as JSON gives it back: the config, and what it needs likewise."""
-        kept = {name: value for name, value in flat(self.config).items() if name not in PLACES}
+        # An empty key asks for nothing, as it was before there was such a key.
+        kept = {name: v for name, v in flat(self.config).items() if name not in PLACES and v != ()}
         for need in self.needs:
             kept[need.name] = hashlib.sha256(json.dumps(need.identity, sort_keys=True).encode()).hexdigest()
         return json.loads(json.dumps(kept))

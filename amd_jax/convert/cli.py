@@ -70,6 +70,7 @@ def _import(args: argparse.Namespace) -> int:
     from amd_jax.convert.describe import Facts
     from amd_jax.convert.importing import headline, plan_import, run_import
     from amd_jax.convert.report import summary
+    from amd_jax.convert.sources import read_stated
 
     given = Facts(
         heads=args.heads,
@@ -77,11 +78,12 @@ def _import(args: argparse.Namespace) -> int:
         generator_heads=args.generator_heads,
         grid=args.grid,
     )
-    plan = plan_import(args.src, args.kind, given)
-    lines = headline(plan.found) + [str(row) for row in plan.rows] + [summary(plan.rows)]
+    plan, said = plan_import(args.src, args.kind, given), read_stated(args.src)
+    lines = headline(plan.found) + said.lines()
+    lines += [str(row) for row in plan.rows] + [summary(plan.rows)]
     print("\n".join(lines), flush=True)
     if not args.dry_run:
-        print(f"wrote {run_import(plan, args.out)}")
+        print(f"wrote {run_import(plan, args.out, said)}")
     return exits.DONE
 
 

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from amd_jax.config import ConfigError
+from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError
 from amd_jax.convert import hf, official, store
 from amd_jax.convert.arch import Arch
-from amd_jax.convert.kinds import Found, recognise
+from amd_jax.convert.importing import describe
+from amd_jax.convert.kinds import OF_ANY_PIXELS, Found, original_kind, recognise
 from amd_jax.convert.official import DECODER_POSITIONS
 from amd_jax.convert.probe import fixed_table
-from amd_jax.convert.readers import METADATA_KEY, Info
+from amd_jax.convert.readers import Info
 from amd_jax.convert.report import Row, layers
-from amd_jax.convert.sources import open_source
+from amd_jax.convert.sources import PROCESSOR, open_source, read_stated
+from amd_jax.convert.stated import OURS, Stated
 from amd_jax.convert.tables import Entry, their_shapes
 
 FORMATS = ("timm", "hf", "official")
@@ -31,7 +33,8 @@ class Export:
       table: everything but position tables.
       positions: our position tables to theirs.
       rename: from a name of `table` to the one in the written file.
-      config: config.json, None without one.
+      said: what is known of pixels and classes.
+      files: the JSON files beside the weights, name to content.
     """
 
     found: Found
@@ -40,7 +43,8 @@ class Export:
     table: list[Entry]
     positions: dict[str, str]
     rename: Callable[[str], str]
-    config: dict[str, Any] | None
+    said: Stated
+    files: dict[str, dict[str, Any]]
     rows: list[Row]
 
 
@@ -56,20 +60,30 @@ def plan_export(src: str, form: str) -> Export:
     if form not in FORMATS:
         raise ConfigError(f"--format={form}: there are {', '.join(FORMATS)}")
     arch, rows = _cut(found.arch, form), list[Row]()
-    table, config = official.table(arch), None
+    said = _said(src, original_kind(found), arch, rows)
+    table, files = official.table(arch), dict[str, dict[str, Any]]()
     positions = official.positions(arch)
     if form == "official" and arch.video and arch.positions != "learned":
         positions = {}
     if form == "hf":
-        config, table, positions = hf.config(arch), hf.table(arch), hf.positions(arch)
-        rows += [Row("note", "", "", (), note) for note in hf.other_epsilons(arch)]
+        files["config.json"] = hf.config(arch, said.classes)
+        table, positions = hf.table(arch), hf.positions(arch)
+        if said.mean:
+            files[PROCESSOR] = hf.processor(arch, said)
+            if arch.channels == 1:
+                rows.append(
+                    _note("transformers' pipeline opens images in colour; hand its processor grey arrays")
+                )
+        rows += [_note(note) for note in hf.other_epsilons(arch)]
         rows += [Row("new", "", name, a.shape, "zero: ours has none") for name, a in hf.zeros(arch).items()]
     elif form == "timm":
-        config = _timm_config(arch)
-    if config and arch.assumed:
-        rows.append(
-            Row("note", "", "", (), f"config.json holds guesses of the import: {', '.join(arch.assumed)}")
-        )
+        files["config.json"] = _timm_config(arch, said)
+        if (eps := arch.encoder.norm_eps) != _TIMM_EPS:
+            rows.append(_note(f"timm fixes the epsilon of norms at {_TIMM_EPS:g}, ours is {eps:g}"))
+    if files and arch.assumed:
+        rows.append(_note(f"config.json holds guesses of the import: {', '.join(arch.assumed)}"))
+    if files and not said.mean:
+        rows.append(_note("mean and std of the pixels are not known, so they are left out"))
     present = found.source.infos
     table = [e for e in table if _ours_at(e, 0)[0] in present]
     kept = {name for e in table for name in e.ours} | positions.keys()
@@ -83,11 +97,37 @@ def plan_export(src: str, form: str) -> Export:
         fixed = ours not in found.file.infos
         rows.append(Row("regenerated" if fixed else "used", ours, theirs, (), "written out" if fixed else ""))
     rename = (lambda name: hf.full_name(name, arch)) if form == "hf" else str
-    return Export(found, arch, form, table, positions, rename, config, rows)
+    return Export(found, arch, form, table, positions, rename, said, files, rows)
+
+
+def _note(text: str) -> Row:
+    return Row("note", "", "", (), text)
+
+
+def _said(src: str, kind: str, arch: Arch, rows: list[Row]) -> Stated:
+    """What is known of pixels and classes, made to fit `arch`; what is left out becomes a row."""
+    said = read_stated(src)
+    mean, std, classes = said.mean, said.std, said.classes
+    if classes and arch.classes and len(classes) != arch.classes:
+        rows.append(_note(f"{len(classes)} names for {arch.classes} classes: they are left out"))
+        classes = ()
+    if len(mean) not in (0, 1, arch.channels):
+        rows.append(
+            _note(f"mean and std are known for {len(mean)} channels, the weights have {arch.channels}")
+        )
+        mean, std = (), ()
+    if len(mean) == 1:
+        mean, std = mean * arch.channels, std * arch.channels
+    if not mean and arch.channels == 3 and kind not in OF_ANY_PIXELS:
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+        rows.append(_note(f"mean and std are ImageNet's, as published weights of {kind} have them"))
+    size = (arch.grid[1] * arch.patch[1], arch.grid[2] * arch.patch[2])
+    how = said.interpolation or OURS
+    return Stated(mean, std, size, how, classes if arch.classes else (), said.origin)
 
 
 def run_export(plan: Export, out: str) -> Path:
-    """Writes `out`/model.safetensors, and config.json where the format has one."""
+    """Writes `out`/model.safetensors, and beside it the JSON files that the format has."""
     present, shapes = plan.found.source.infos, plan.arch.shapes()
     infos: dict[str, Info] = {}
     for entry in plan.table:
@@ -98,16 +138,10 @@ def run_export(plan: Export, out: str) -> Path:
     tables = {theirs: _position_table(plan, ours) for ours, theirs in plan.positions.items()}
     extra = tables | _unused_norms(plan) | (hf.zeros(plan.arch) if plan.form == "hf" else {})
     infos |= {plan.rename(name): Info(array.shape, array.dtype) for name, array in extra.items()}
-    about = {
-        "format": 1,
-        "kind": plan.found.kind,
-        "source": plan.found.file.path,
-        "arch": plan.arch.to_json(),
-    }
-    metadata = {"format": "pt", METADATA_KEY: json.dumps(about, sort_keys=True)}
+    metadata = {"format": "pt"} | describe(plan.found, plan.arch, plan.said)
     with store.folder(out) as folder:
-        if plan.config is not None:
-            (folder / "config.json").write_text(json.dumps(plan.config, indent=2) + "\n")
+        for name, content in plan.files.items():
+            (folder / name).write_text(json.dumps(content, indent=2) + "\n")
         with store.writing(folder / WEIGHTS, infos, metadata) as writer:
             for entry in plan.table:
                 for i in range(entry.depth or 1):
@@ -163,8 +197,10 @@ def _unused_norms(plan: Export) -> dict[str, np.ndarray]:
     return {f"{n}.weight": ones for n in names} | {f"{n}.bias": zeros for n in names}
 
 
-def _timm_config(arch: Arch) -> dict[str, Any]:
-    """config.json as `timm.create_model("local-dir:DIR")` reads it."""
+def _timm_config(arch: Arch, said: Stated) -> dict[str, Any]:
+    """config.json as `timm.create_model("local-dir:DIR")` reads it: only `model_args` reach the model."""
+    from amd_jax.data.transforms import crop_share  # Pillow, which the command line starts without
+
     e = arch.encoder
     names = {
         (192, 12): "tiny",
@@ -177,13 +213,13 @@ def _timm_config(arch: Arch) -> dict[str, Any]:
     base = f"vit_{size}_patch{patch if (size, patch) in _TIMM_PATCHES else 16}_224"
     if size == "huge":
         base = "vit_huge_patch14_224"
-    pool = "avg" if arch.fc_norm else "token" if arch.cls_token else "avg"
-    side = [arch.grid[1] * arch.patch[1], arch.grid[2] * arch.patch[2]]
+    side = list(said.size)
+    pixels = {"mean": list(said.mean), "std": list(said.std)} if said.mean else {}
     return {
         "architecture": base,
         "num_classes": arch.classes,
         "num_features": e.width,
-        "global_pool": pool,
+        **({"label_names": list(said.classes)} if said.classes else {}),
         "model_args": {
             "img_size": side[0] if side[0] == side[1] else side,
             "patch_size": patch,
@@ -194,19 +230,23 @@ def _timm_config(arch: Arch) -> dict[str, Any]:
             "mlp_ratio": e.mlp_width / e.width,
             "qkv_bias": e.qkv_bias == "qkv",
             "class_token": arch.cls_token,
+            "global_pool": "token" if arch.cls_token and not arch.fc_norm else "avg",
             "fc_norm": arch.fc_norm,
         },
         "pretrained_cfg": {
             "input_size": [arch.channels, *side],
             "num_classes": arch.classes,
-            "mean": [0.485, 0.456, 0.406],
-            "std": [0.229, 0.224, 0.225],
+            **pixels,
+            "interpolation": said.interpolation,
+            "crop_pct": crop_share(side[0]),
+            "crop_mode": "center",
             "first_conv": "patch_embed.proj",
             "classifier": "head",
         },
     }
 
 
+_TIMM_EPS = 1e-6  # of every norm of its ViT
 _TIMM_PATCHES = {
     ("tiny", 16),
     ("small", 16),

@@ -13,6 +13,7 @@ import numpy as np
 from amd_jax.config import ConfigError
 from amd_jax.convert.arch import Arch, Stack
 from amd_jax.convert.official import DECODER_POSITIONS, ENCODER_POSITIONS
+from amd_jax.convert.stated import INTERPOLATIONS, Stated, numbered
 from amd_jax.convert.tables import Arrays, Entry, linear, norm, patch_embed, same
 
 VIDEOMAE_NORM_EPS = 1e-5  # of decoder.norm and fc_norm, fixed in modeling_videomae.py
@@ -76,8 +77,8 @@ def full_name(name: str, arch: Arch) -> str:
     return f"{'videomae' if arch.video else 'vit'}.{name}"
 
 
-def config(arch: Arch) -> dict[str, Any]:
-    """config.json for `arch`.
+def config(arch: Arch, classes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """config.json for `arch`; without the names of its `classes` they are LABEL_0, LABEL_1, …
 
     Raises:
       ConfigError: no model of transformers is like that.
@@ -111,8 +112,9 @@ def config(arch: Arch) -> dict[str, Any]:
             "decoder_intermediate_size": d.stack.mlp_width,
         }
     if arch.classes:
-        out["id2label"] = {str(i): f"LABEL_{i}" for i in range(arch.classes)}
-        out["label2id"] = {f"LABEL_{i}": i for i in range(arch.classes)}
+        labels = classes or numbered(arch.classes)
+        out["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        out["label2id"] = {label: i for i, label in enumerate(labels)}
     names = {
         (False, "pretrain"): "ViTMAEForPreTraining",
         (False, "classifier"): "ViTForImageClassification",
@@ -122,6 +124,31 @@ def config(arch: Arch) -> dict[str, Any]:
         (True, "encoder"): "VideoMAEModel",
     }
     return {"architectures": [names[arch.video, arch.task]], **out}
+
+
+def processor(arch: Arch, said: Stated) -> dict[str, Any]:
+    """preprocessor_config.json: our evaluation crop, and the mean, std and interpolation that are known.
+
+    For images BiT's processor, which resizes the short side and crops as we do, in every version; ViT's own
+    squeezes an image into a square.
+    """
+    from amd_jax.data.transforms import crop_share  # Pillow, which the command line starts without
+
+    size = arch.grid[1] * arch.patch[1]
+    return {
+        "image_processor_type": "VideoMAEImageProcessor" if arch.video else "BitImageProcessor",
+        "do_convert_rgb": arch.channels == 3,
+        "do_resize": True,
+        "size": {"shortest_edge": int(size / crop_share(size))},
+        "resample": next((n for n, how in INTERPOLATIONS.items() if how == said.interpolation), 3),
+        "do_center_crop": True,
+        "crop_size": {"height": size, "width": size},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(said.mean),
+        "image_std": list(said.std),
+    }
 
 
 def zeros(arch: Arch) -> dict[str, np.ndarray]:

@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 
 from amd_jax.convert import store
+from amd_jax.convert.arch import Arch
 from amd_jax.convert.describe import Facts
 from amd_jax.convert.kinds import KINDS, Found, recognise
 from amd_jax.convert.plan import Plan, make_plan
 from amd_jax.convert.readers import METADATA_KEY
 from amd_jax.convert.report import condense
 from amd_jax.convert.sources import WEIGHTS, open_source
+from amd_jax.convert.stated import Stated
 
 FORMAT = 1  # of the description in the metadata
 
@@ -24,19 +26,27 @@ def plan_import(src: str, kind: str = "", given: Facts | None = None) -> Plan:
     return make_plan(found, found.arch)
 
 
-def run_import(plan: Plan, out: str) -> Path:
-    """Writes `out`/weights.safetensors and returns its path. The stored types are those of the source."""
+def run_import(plan: Plan, out: str, said: Stated) -> Path:
+    """Writes `out`/weights.safetensors and returns its path. The stored types are those of the source.
+
+    Args:
+      plan: of `plan_import`.
+      out: the folder.
+      said: what the source's files say of pixels and classes (`sources.read_stated`); it is kept.
+    """
     infos = {name: plan.info(name) for name in plan.want.shapes() if name not in plan.new}
     with store.folder(out) as folder:
-        metadata = describe(plan.found, plan)
+        metadata = describe(plan.found, plan.want, said)
         with store.writing(folder / WEIGHTS, infos, metadata) as writer:
             plan.run(writer.put)
     return Path(out) / WEIGHTS
 
 
-def describe(found: Found, plan: Plan) -> dict[str, str]:
-    """The metadata of our files: where the weights are from, and every size."""
-    about = {"format": FORMAT, "kind": found.kind, "source": found.file.path, "arch": plan.want.to_json()}
+def describe(found: Found, arch: Arch, said: Stated) -> dict[str, str]:
+    """The metadata of our files: where the weights are from, every size, and what was said of the pixels."""
+    about = {"format": FORMAT, "kind": found.kind, "source": found.file.path, "arch": arch.to_json()}
+    if said.mean or said.classes:
+        about["stated"] = said.to_json()
     return {METADATA_KEY: json.dumps(about, sort_keys=True)}
 
 

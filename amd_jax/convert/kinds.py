@@ -40,6 +40,9 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "amd_jax": ("ours", "", "a checkpoint of this package"),
 }
 
+# Kinds whose weights were trained on pixels of one or another mean and std; all others on ImageNet's.
+OF_ANY_PIXELS = ("timm_vit", "hf_vit", "hf_vit_classifier", "amd_jax")
+
 # Weights that no model of ours has, and why they are not needed. Tried in order.
 _UNUSED = [
     (r"^generators\.\d+\.norm\.(weight|bias)$", "not used by the published forward pass"),
@@ -146,6 +149,13 @@ def recognise(source: Source, kind: str = "", given: Facts | None = None) -> Fou
             raise ConfigError(f"{source.path}: not {kind} ({what}), it looks like {found}: {why}")
         found, why = kind, "as you said; names and shapes agree"
     return Found(found, why, layout, arch, source, names)
+
+
+def original_kind(found: Found) -> str:
+    """What a source is, and of an imported folder what it was imported from."""
+    if found.layout != "ours":
+        return found.kind
+    return str(json.loads(found.file.metadata[METADATA_KEY]).get("kind", found.kind))
 
 
 def _layout(source: Source) -> tuple[str, dict[str, str]]:

@@ -1,17 +1,21 @@
 """From what the user calls SRC to an opened source: a file, a folder, a hub name, a checkpoint of ours."""
 
+import functools
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from amd_jax.config import ConfigError
+from amd_jax.convert import stated
 from amd_jax.convert.pickles import open_pickle
 from amd_jax.convert.readers import METADATA_KEY, Source, merge, open_arrays, open_safetensors
 
 WEIGHTS = "weights.safetensors"  # what `import` writes
+PROCESSOR = "preprocessor_config.json"  # where transformers keeps mean, std and size
 INSTALL = "pip install -r requirements-convert.txt"
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+_MODEL_FILES = ("model.safetensors", "pytorch_model.bin")  # those that a config.json beside them describes
 
 
 def open_source(src: str) -> Source:
@@ -20,8 +24,7 @@ def open_source(src: str) -> Source:
     Raises:
       ConfigError: there is nothing, or nothing that can be read.
     """
-    if src.startswith("hf://"):
-        return _open_hub(src)
+    src = _local(src)
     path = Path(src)
     if path.is_dir():
         return _open_folder(path)
@@ -31,6 +34,70 @@ def open_source(src: str) -> Source:
         return _open_file(src)
     except OSError as error:
         raise ConfigError(f"{src}: cannot be read ({error.strerror or error})") from error
+
+
+def read_stated(src: str) -> stated.Stated:
+    """What the files of `src` say of pixels and classes; only JSON and a header are read.
+
+    Raises:
+      ConfigError: one of these files is not readable.
+    """
+    path = Path(_local(src))
+    if not path.is_dir():
+        said = _read_folder(path.parent) if path.name in _MODEL_FILES else stated.Stated()
+        return said.or_else(_read_header(path))
+    run, _ = _run_of(path)
+    if (path / WEIGHTS).is_file():
+        return _read_header(path / WEIGHTS)
+    if run:
+        return _read_run(run)
+    header = next((path / name for name in _MODEL_FILES if (path / name).is_file()), None)
+    said = _read_folder(path)
+    return said.or_else(_read_header(header)) if header else said
+
+
+def _read_folder(folder: Path) -> stated.Stated:
+    """What timm's and transformers' files say."""
+    config, processor = folder / "config.json", folder / PROCESSOR
+    said = stated.Stated()
+    if processor.is_file():
+        said = stated.of_processor(_read_json(processor), str(processor))
+    if config.is_file():
+        read = _read_json(config)
+        said = said.or_else(stated.of_timm(read, str(config)))
+        said = said.or_else(stated.of_transformers(read, str(config)))
+    return said
+
+
+def _read_header(path: Path) -> stated.Stated:
+    if path.suffix != ".safetensors":
+        return stated.Stated()
+    try:
+        return stated.of_metadata(open_safetensors(str(path)).metadata.get(METADATA_KEY), str(path))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _read_run(run: Path) -> stated.Stated:
+    from amd_jax.checkpoint import CONFIG, load_classes, run_config
+
+    data = run_config(str(run)).data
+    return stated.Stated(
+        tuple(data.mean),
+        tuple(data.std),
+        (data.image_size, data.image_size),
+        stated.OURS,
+        load_classes(str(run)),
+        str(run / CONFIG),
+    )
+
+
+def _run_of(folder: Path) -> tuple[Path | None, int | None]:
+    """The workdir that `folder` is, or is a checkpoint of; and the step of that checkpoint."""
+    run, step = folder, None
+    if folder.parent.name == "checkpoints" and folder.name.isdigit():
+        run, step = folder.parent.parent, int(folder.name)
+    return (run, step) if (run / "checkpoints").is_dir() else (None, None)
 
 
 def _open_file(path: str) -> Source:
@@ -55,14 +122,11 @@ def _open_file(path: str) -> Source:
 def _open_folder(folder: Path) -> Source:
     if (folder / WEIGHTS).is_file():
         return open_safetensors(str(folder / WEIGHTS))
-    step = None
-    run = folder
-    if folder.parent.name == "checkpoints" and folder.name.isdigit():
-        run, step = folder.parent.parent, int(folder.name)
-    if (run / "checkpoints").is_dir():
+    run, step = _run_of(folder)
+    if run:
         return _open_run(run, step)
     config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in _MODEL_FILES:
         index = folder / f"{name}.index.json"
         if (folder / name).is_file():
             source = _open_file(str(folder / name))
@@ -118,8 +182,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _open_hub(src: str) -> Source:
-    """`hf://org/name`, or one file of it: `hf://org/name/file.pth`."""
+def _local(src: str) -> str:
+    """`src`, or where it lies once it is fetched: `hf://org/name`, or one file of it."""
+    return _fetch(src) if src.startswith("hf://") else src
+
+
+@functools.lru_cache(maxsize=4)
+def _fetch(src: str) -> str:
+    """Fetches `hf://org/name`, or one file of it: `hf://org/name/file.pth`; once for a process."""
     parts = src.removeprefix("hf://").strip("/").split("/")
     if len(parts) < 2 or not all(parts):
         raise ConfigError(f"{src}: a name on the hub is hf://ORG/NAME or hf://ORG/NAME/FILE")
@@ -130,18 +200,17 @@ def _open_hub(src: str) -> Source:
     repo, file = "/".join(parts[:2]), "/".join(parts[2:])
     try:
         if file:
-            return open_source(huggingface_hub.hf_hub_download(repo, file))
-        patterns = ["config.json", "*.safetensors", "*.safetensors.index.json"]
-        folder = Path(huggingface_hub.snapshot_download(repo, allow_patterns=patterns))
-        if not any(folder.glob("*.safetensors")):
-            patterns = ["config.json", "*.bin", "*.bin.index.json", "*.pth", "*.pt"]
-            folder = Path(huggingface_hub.snapshot_download(repo, allow_patterns=patterns))
-    except ConfigError:
-        raise
+            return huggingface_hub.hf_hub_download(repo, file)
+        about = ["config.json", PROCESSOR]
+        patterns = [*about, "*.safetensors", "*.safetensors.index.json"]
+        folder = huggingface_hub.snapshot_download(repo, allow_patterns=patterns)
+        if not any(Path(folder).glob("*.safetensors")):
+            patterns = [*about, "*.bin", "*.bin.index.json", "*.pth", "*.pt"]
+            folder = huggingface_hub.snapshot_download(repo, allow_patterns=patterns)
     except Exception as error:  # the hub's client raises many kinds
         why = f"{type(error).__name__}: {error}".split("\n")[0][:200]
         raise ConfigError(f"{src}: cannot be fetched ({why})") from error
-    return open_source(str(folder))
+    return str(folder)
 
 
 def _open_run(run: Path, step: int | None) -> Source:

@@ -30,7 +30,6 @@ from amd_jax.steps.pretrain import Pretraining
 
 OUTPUT_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
-_DISTANCES = {"mse": "l2", "l2": "l2", "l1": "l1", "smoothl1": "smooth_l1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,12 +186,11 @@ def _in_token_order(values: jax.Array, at: jax.Array) -> np.ndarray:
 
 
 def _distance(case: Case) -> str:
-    """The alignment distance, in whichever spelling."""
-    name = str(case.sizes.get("align_loss", "l2"))
-    plain = name.lower().replace("_", "").replace("-", "").removesuffix("loss")
-    if plain not in _DISTANCES:
-        raise ConfigError(f"{case.path}: align_loss is {name!r}, known are l2 (mse), l1 and smooth_l1")
-    return _DISTANCES[plain]
+    """The alignment distance."""
+    try:
+        return losses.distance_name(str(case.sizes.get("align_loss", "l2")))
+    except ValueError as error:
+        raise ConfigError(f"{case.path}: align_loss is {error}") from error
 
 
 def _teacher(case: Case, pixels: jax.Array, align: AlignConfig) -> tuple[ViT, Any]:

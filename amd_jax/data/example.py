@@ -19,6 +19,10 @@ class Source(Protocol):
     def num_classes(self) -> int:
         """Labels are in [0, num_classes)."""
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes by label; empty where they have none."""
+
     def __len__(self) -> int:
         """Number of examples."""
 

@@ -72,6 +72,18 @@ class EmbeddedSource:
     """10,000 training and 2,000 test images of Fashion-MNIST, [28, 28] grey, 10 classes of equal size."""
 
     num_classes = 10
+    class_names: tuple[str, ...] = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
 
     def __init__(self, split: Split) -> None:
         self._split = split
@@ -128,10 +140,10 @@ class FolderSource:
                 f"{self._folder}: no class folders; images must lie in {found[0]}/<class>/<image>"
             )
         train = os.path.join(root, train_name)
-        self.classes = (_class_folders(train) if os.path.isdir(train) else []) or own
-        self.num_classes = len(self.classes)
+        self.class_names = tuple((_class_folders(train) if os.path.isdir(train) else []) or own)
+        self.num_classes = len(self.class_names)
         present = set(own)
-        unknown = sorted(present - set(self.classes))
+        unknown = sorted(present - set(self.class_names))
         if unknown:
             raise ConfigError(
                 f"{self._folder}: class {unknown[0]!r} (and {len(unknown) - 1} others) is not in {train};"
@@ -139,7 +151,7 @@ class FolderSource:
             )
         paths: list[bytes] = []
         labels: list[np.ndarray] = []
-        for label, class_name in enumerate(self.classes):
+        for label, class_name in enumerate(self.class_names):
             files = sorted(_image_files(self._folder, class_name)) if class_name in present else []
             if not files and split == "train":
                 raise ConfigError(
@@ -206,6 +218,7 @@ class TfdsSource:
                 f"data.{split}_split={self._split!r}: {self._id} has the splits {', '.join(splits)}"
             )
         decoders, self.num_classes = _image_decoders(self._id, builder.info.features, tfds)
+        self.class_names = tuple(builder.info.features["label"].names or ())
         try:
             self._records: Any = builder.as_data_source(split=self._split, decoders=decoders)
         except NotImplementedError as error:

@@ -21,6 +21,11 @@ class Subset:
         """Classes of the whole source."""
         return self._source.num_classes
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Their names."""
+        return self._source.class_names
+
     def __len__(self) -> int:
         return len(self._indices)
 

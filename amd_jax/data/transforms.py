@@ -108,13 +108,22 @@ def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image[:, ::-1] if rng.random() < 0.5 else image
 
 
+def crop_share(size: int) -> float:
+    """The share of an evaluation image's short side that is seen at this size in pixels.
+
+    0.875 (224 of 256) from 64 to 224 pixels; above, as in MAE's `util/datasets.py`, and below there is no
+    margin.
+    """
+    return 224 / 256 if MARGIN_FROM_SIZE <= size <= MARGIN_TO_SIZE else 1.0
+
+
 def resize_center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """The centre [size, size, C] of `image` [H, W, C], with the usual margin (256 to 224) around it.
 
-    As torchvision's Resize(int(size * 256 / 224)) and CenterCrop(size). There is no margin above 224 pixels,
-    as in MAE's `util/datasets.py`, and none below 64: a 28×28 image comes back as it is.
+    As torchvision's Resize(int(size / crop_share)) and CenterCrop(size); see `crop_share`. Where there is no
+    margin a 28×28 image comes back as it is.
     """
-    short = int(size * 256 / 224) if MARGIN_FROM_SIZE <= size <= MARGIN_TO_SIZE else size
+    short = int(size / crop_share(size))
     height, width = image.shape[:2]
     if height <= width:
         height, width = short, int(short * width / height)

@@ -32,6 +32,8 @@ class Finetuning:
     kd_weight: float = 0.0  # share of the teacher in the loss
     kd_temperature: float = 1.0
     kd_hard: bool = False
+    teacher_mean: tuple[float, ...] = ()  # of the pixels that the teacher sees; empty: as the student
+    teacher_std: tuple[float, ...] = ()
 
     inputs: ClassVar[tuple[str, ...]] = ("pixels", "label")
 
@@ -54,6 +56,8 @@ class Finetuning:
             kd_weight=f.kd_weight if kd else 0.0,
             kd_temperature=f.kd_temperature,
             kd_hard=f.kd_hard,
+            teacher_mean=tuple(config.teacher.mean),
+            teacher_std=tuple(config.teacher.std),
         )
 
     @property
@@ -120,6 +124,18 @@ class Finetuning:
     ) -> jax.Array:
         """`[batch, classes]` for whole inputs, uint8 or in [0, 1]."""
         x = patches.normalize(patches.patchify(pixels, self.patch), self.mean, self.std)
+        return self._classify(model, params, x, keep)
+
+    def teacher_logits(self, frozen: Any, pixels: jax.Array) -> jax.Array:
+        """The same of the teacher, whose pixels are normalised as in its own training."""
+        assert self.teacher is not None
+        mean, std = self.teacher_mean or self.mean, self.teacher_std or self.std
+        x = patches.normalize(patches.patchify(pixels, self.patch), mean, std)
+        return self._classify(self.teacher, frozen, x)
+
+    def _classify(
+        self, model: Classifier, params: Any, x: jax.Array, keep: jax.Array | None = None
+    ) -> jax.Array:
         at = jnp.broadcast_to(jnp.arange(model.encoder.tokens), x.shape[:2])
         return model.apply({"params": params}, x, at, keep)  # type: ignore[return-value]
 
@@ -130,7 +146,7 @@ class Finetuning:
         loss = soft_cross_entropy(logits, targets).mean()
         if self.teacher is None:
             return loss, {}
-        told = jax.lax.stop_gradient(self.logits(self.teacher, frozen, pixels))
+        told = jax.lax.stop_gradient(self.teacher_logits(frozen, pixels))
         parts = {"loss_label": loss, "loss_kd": self._distillation(logits, told)}
         return (1 - self.kd_weight) * loss + self.kd_weight * parts["loss_kd"], parts
 

@@ -28,6 +28,8 @@ class Pretraining:
     std: tuple[float, ...]
     student_visible: int  # positions of a frame
     teacher_visible: int
+    teacher_mean: tuple[float, ...] = ()  # of the pixels that the teacher sees; empty: as the student
+    teacher_std: tuple[float, ...] = ()
 
     inputs: ClassVar[tuple[str, ...]] = ("pixels",)
 
@@ -46,6 +48,8 @@ class Pretraining:
             std=tuple(config.data.std),
             student_visible=student_visible,
             teacher_visible=teacher_visible,
+            teacher_mean=tuple(config.teacher.mean),
+            teacher_std=tuple(config.teacher.std),
         )
 
     @property
@@ -86,7 +90,7 @@ class Pretraining:
         if self.teacher is None:
             return {}
         at = self.masks(key, 1).teacher
-        return self.teacher.init(key, self._visible(self._blank(), at), at)["params"]
+        return self.teacher.init(key, self._teacher_visible(self._blank(), at), at)["params"]
 
     def student_output(
         self, params: Any, pixels: jax.Array, masks: Masks, predict_all: bool = False
@@ -99,7 +103,7 @@ class Pretraining:
         """The frozen teacher's tapped layers, `[batch, (1 +) teacher-visible, width]` each."""
         assert self.teacher is not None
         assert self.student.align is not None
-        x = self._visible(patches.patchify(pixels, self.patch), masks.teacher)
+        x = self._teacher_visible(patches.patchify(pixels, self.patch), masks.teacher)
         taps = self.student.align.teacher_layers
         _, tapped = self.teacher.apply({"params": params}, x, masks.teacher, taps)
         return jax.lax.stop_gradient(tapped)  # type: ignore[arg-type]
@@ -135,6 +139,11 @@ class Pretraining:
     def _visible(self, patched: jax.Array, at: jax.Array) -> jax.Array:
         """Gathers first, so that only patches somebody sees are normalised and embedded."""
         return patches.normalize(patches.gather_tokens(patched, at), self.mean, self.std)
+
+    def _teacher_visible(self, patched: jax.Array, at: jax.Array) -> jax.Array:
+        """The same for the teacher, whose pixels are normalised as in its own training."""
+        mean, std = self.teacher_mean or self.mean, self.teacher_std or self.std
+        return patches.normalize(patches.gather_tokens(patched, at), mean, std)
 
     def _blank(self) -> jax.Array:
         return patches.patchify(jnp.zeros((1, *self.input_shape), jnp.uint8), self.patch)

@@ -41,6 +41,14 @@ def test_every_kind_of_run_has_shapes(plan: ConfigDict, name: str) -> None:
     step_shapes(config)
 
 
+def test_a_comparison_from_before_the_teachers_own_pixels_goes_on(plan: ConfigDict) -> None:
+    identity = plans.cells(plan, WORKDIR)["amd/seed0"].identity
+    assert not {"teacher.mean", "teacher.std"} & identity.keys()
+    plan.base.teacher.mean = (0.5, 0.5, 0.5)
+    assert plans.cells(plan, WORKDIR)["amd/seed0"].identity["teacher.mean"] == [0.5, 0.5, 0.5]
+    plan.base.teacher.mean = ()
+
+
 def test_every_variant_has_shapes(plan: ConfigDict) -> None:
     cells = plans.cells(plan, WORKDIR)
     for question in plans.ablations(plan).values():

@@ -1,6 +1,7 @@
 """Small random weights under the published names."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from amd_jax.convert import official, tables
 from amd_jax.convert.arch import Align, Arch, Decoder, Stack
 from amd_jax.convert.cli import main
 from amd_jax.convert.probe import fixed_table
+from amd_jax.convert.readers import METADATA_KEY
+from amd_jax.convert.stated import Stated
 
 Weights = dict[str, np.ndarray]
 
@@ -92,6 +95,15 @@ def save(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return write
+
+
+def as_ours(arch: Arch, folder: Path, params: Weights | None = None, said: Stated | None = None) -> Path:
+    """An imported folder: random weights unless `params` are given, and what is said of the pixels."""
+    folder.mkdir()
+    about = {"arch": arch.to_json()} | ({"stated": said.to_json()} if said else {})
+    params = random_params(arch) if params is None else params
+    save_file(params, folder / "weights.safetensors", metadata={METADATA_KEY: json.dumps(about)})
+    return folder
 
 
 def run(*arguments: object) -> int:

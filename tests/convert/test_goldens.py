@@ -104,14 +104,15 @@ def test_dmae_with_two_heads_in_any_spelling_of_the_distance(tmp_path: Path) -> 
     assert np.allclose(computed["out/loss"], sum(parts))
 
 
-def test_amd_with_lists_of_different_lengths_and_zero_weights(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spelling", ["smooth_l1", "sml1"])
+def test_amd_with_lists_of_different_lengths_and_zero_weights(spelling: str, tmp_path: Path) -> None:
     sizes = {
         "student_layers_direct": [1],
         "teacher_layers_direct": [2],
         "student_layers_gen": [2, 3],
         "teacher_layers_gen": [1, 6],
         "direct_weight": 0.0,
-        "align_loss": "smooth_l1",
+        "align_loss": spelling,
     }
     path = _change(_golden("amd_video"), tmp_path / "x.safetensors", sizes, {}, drop=("out/", "grad/"))
     computed = _replayed(path)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from amd_jax.config import ConfigError
 from amd_jax.convert.pickles import open_pickle
-from amd_jax.convert.sources import open_source
+from amd_jax.convert.sources import open_source, read_stated
 from tests.convert.conftest import image_arch, imported, mae_arch, published, run
 
 torch = pytest.importorskip("torch")
@@ -232,6 +232,26 @@ def test_hub_name_is_fetched_through_huggingface_hub(
     assert asked == ["org/name"]
 
 
+def test_what_the_hub_says_of_pixels_is_fetched_with_the_weights(
+    save: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    save(published(image_arch()), "model.safetensors")
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5], "image_std": [0.5]}')
+    asked = []
+
+    def snapshot(repo: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    assert read_stated("hf://org/pixels").mean == (0.5,)
+    assert open_source("hf://org/pixels").infos
+    assert len(asked) == 1  # once for both
+    assert "preprocessor_config.json" in asked[0]
+
+
 def test_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
@@ -240,5 +260,5 @@ def test_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(ConfigError, match="cannot be fetched") as caught:
-        open_source("hf://org/name")
+        open_source("hf://org/unreachable")
     assert "\n" not in str(caught.value)

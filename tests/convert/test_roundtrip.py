@@ -25,6 +25,7 @@ from amd_jax.convert.tables import flatten
 from amd_jax.masking import Masks
 from tests.convert.conftest import (
     amd_arch,
+    as_ours,
     image_arch,
     imported,
     mae_arch,
@@ -55,12 +56,6 @@ CASES: dict[str, Arch] = {
 }
 
 
-def _as_ours(arch: Arch, folder: Path, params: dict[str, np.ndarray]) -> None:
-    folder.mkdir()
-    about = {METADATA_KEY: json.dumps({"arch": arch.to_json()})}
-    save_file(params, folder / "weights.safetensors", metadata=about)
-
-
 def _exportable(arch: Arch, form: str) -> bool:
     if form == "timm":
         return not arch.video
@@ -76,7 +71,7 @@ def _exportable(arch: Arch, form: str) -> bool:
 def test_import_of_export_is_the_same_bits(arch: Arch, form: str, dtype: Any, tmp_path: Path) -> None:
     params = random_params(arch, dtype=dtype)
     if dtype is not ml_dtypes.bfloat16:
-        _as_ours(arch, tmp_path / "a", params)
+        as_ours(arch, tmp_path / "a", params)
     else:  # the library cannot write bfloat16 from NumPy
         from amd_jax.convert.readers import Info
         from amd_jax.convert.store import writing
@@ -212,7 +207,7 @@ def test_timm_export_describes_itself(save: Callable[..., str], tmp_path: Path) 
     assert run("export", tmp_path / "a", "--format=timm", "--out", tmp_path / "b") == 0
     config = json.loads((tmp_path / "b" / "config.json").read_text())
     assert config["model_args"]["num_heads"] == 4
-    assert config["global_pool"] == "avg"
+    assert config["model_args"]["global_pool"] == "avg"
     with safe_open(tmp_path / "b" / "model.safetensors", "np") as file:
         names = set(file.keys())
     assert {"cls_token", "pos_embed", "fc_norm.weight", "head.weight", "blocks.2.attn.qkv.bias"} <= names

@@ -14,9 +14,11 @@ from amd_jax.convert.arch import Arch, Decoder, Stack
 from amd_jax.convert.kinds import recognise
 from amd_jax.convert.load import Loaded, load_classifier, load_student
 from amd_jax.convert.sources import open_source
+from amd_jax.convert.stated import Stated
+from amd_jax.data.transforms import resize_center_crop
 from amd_jax.masking import Masks, masks_from_levels
-from amd_jax.patches import patchify
-from tests.convert.conftest import imported, mae_arch, random_params, run, video_arch
+from amd_jax.patches import normalize, patchify
+from tests.convert.conftest import as_ours, image_arch, imported, mae_arch, run, video_arch
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -161,14 +163,7 @@ def test_model_exported_by_us_opens_in_transformers_without_a_missing_key(
 
 def _export(arch: Arch, tmp_path: Path) -> Any:
     """Random weights of ours as a transformers model."""
-    from safetensors.numpy import save_file
-
-    from amd_jax.convert.readers import METADATA_KEY
-
-    about = {METADATA_KEY: json.dumps({"arch": arch.to_json()})}
-    (tmp_path / "ours").mkdir()
-    save_file(random_params(arch), tmp_path / "ours" / "weights.safetensors", metadata=about)
-    assert run("export", tmp_path / "ours", "--format=hf", "--out", tmp_path / "hf") == 0
+    assert run("export", as_ours(arch, tmp_path / "ours"), "--format=hf", "--out", tmp_path / "hf") == 0
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
     return getattr(transformers, config["architectures"][0]).from_pretrained(tmp_path / "hf").eval()
 
@@ -184,6 +179,48 @@ def test_our_weights_give_the_same_outputs_in_transformers(arch: Arch, tmp_path:
     # transformers fixes fc_norm's epsilon at 1e-5: with our 1e-6 outputs differ by what that makes.
     tolerance = TOLERANCE if not arch.video or arch.fc_norm_eps == 1e-5 else 1e-3
     assert _error(_ours(str(tmp_path / "ours"), pixels, masks), _theirs(model, pixels, masks)) < tolerance
+
+
+MEAN, STD = (0.1, 0.5, 0.6), (0.5, 0.2, 0.3)
+
+
+@pytest.mark.parametrize("shape", [(72, 72), (96, 140), (50, 41)])
+def test_pipeline_on_an_image_file_gives_our_probabilities_by_name(
+    shape: tuple[int, int], tmp_path: Path
+) -> None:
+    """Of a model of 72 pixels, a size at which evaluation has a margin."""
+    from PIL import Image
+
+    arch = image_arch(classes=5, patch=(1, 8, 8), grid=(1, 9, 9))
+    names = ("ant", "bee", "cat", "dog", "elk")
+    src = as_ours(arch, tmp_path / "ours", said=Stated(MEAN, STD, classes=names))
+    assert run("export", src, "--format=hf", "--out", tmp_path / "hf") == 0
+    photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+
+    classify = transformers.pipeline("image-classification", str(tmp_path / "hf"))
+    theirs = {row["label"]: row["score"] for row in classify(str(tmp_path / "photo.png"), top_k=5)}
+
+    pixels = resize_center_crop(photo, 72)
+    x = classify.image_processor(Image.fromarray(photo), return_tensors="np")["pixel_values"]
+    ours = np.asarray(normalize(jnp.asarray(pixels).reshape(1, -1, 3), MEAN, STD)).reshape(72, 72, 3)
+    np.testing.assert_allclose(x[0].transpose(1, 2, 0), ours, atol=1e-5)
+    logits = _ours(str(src), ours[None, None], _masks(video=False))
+    wanted = np.exp(logits[0] - logits[0].max())
+    wanted /= wanted.sum()
+    assert theirs == pytest.approx(dict(zip(names, wanted.tolist(), strict=True)), abs=1e-5)
+
+
+def test_videomaes_processor_makes_our_crop_and_normalisation(tmp_path: Path) -> None:
+    arch = video_arch(grid=(2, 9, 9))
+    src = as_ours(arch, tmp_path / "ours", said=Stated(MEAN, STD))
+    assert run("export", src, "--format=hf", "--out", tmp_path / "hf") == 0
+    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hf")
+    frames = np.random.default_rng(0).integers(0, 256, (4, 90, 120, 3), np.uint8)
+    x = processor(list(frames), return_tensors="np")["pixel_values"]
+    crops = np.stack([resize_center_crop(frame, 72) for frame in frames])
+    ours = (crops / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
+    np.testing.assert_allclose(x[0].transpose(0, 2, 3, 1), ours, atol=1e-5)
 
 
 def test_names_in_memory_of_version_5_are_known_too(tmp_path: Path) -> None:

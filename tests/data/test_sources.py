@@ -48,7 +48,7 @@ def test_embedded_is_balanced():
         assert np.bincount(labels).tolist() == [count] * 10
         assert source[3].image.shape == (28, 28)
         assert source[3].image.dtype == np.uint8
-    assert source.num_classes == 10
+    assert source.num_classes == len(source.class_names) == 10
     assert source.describe(3) == "embedded eval image 3"
 
 
@@ -96,7 +96,7 @@ def test_folder_eval_uses_the_classes_of_train(folder: Path):
 def test_folder_eval_without_train(tmp_path: Path):
     write_images(tmp_path, ["test/q/1.png", "test/p/1.png"])
     source = make_source(data(source="folder", path=str(tmp_path)), "eval")
-    assert source.classes == ["p", "q"]
+    assert source.class_names == ("p", "q")
 
 
 def test_folder_named_split(folder: Path):
@@ -141,6 +141,7 @@ def test_tfds_reads_a_prepared_set():
         source = make_source(data(**keys), split)
         assert len(source) == size
         assert source.num_classes == 3
+        assert source.class_names == ("bar", "block", "ramp")
         copy = pickle.loads(pickle.dumps(source))
         for index in (0, size - 1, 0):  # the second reading of 0 comes from memory
             example = source[index]

@@ -20,6 +20,7 @@ class Labels:
 
     def __init__(self, labels: list[int], broken: frozenset[int] = frozenset()) -> None:
         self.labels, self.broken, self.num_classes = labels, broken, max(labels) + 1
+        self.class_names = tuple("abcd"[: self.num_classes])
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,6 +49,7 @@ def test_a_shuffled_part_is_the_same_every_time_and_of_distinct_examples() -> No
     assert one[3].image == whole[int(one.describe(3))].image
     assert len(shuffled_part(whole, 99)) == 50
     assert one.num_classes == 4
+    assert one.class_names == ("a", "b", "c", "d")
 
 
 @given(st.lists(st.integers(0, 3), min_size=8, max_size=120), st.floats(0.05, 1), st.floats(0.05, 1))

@@ -192,6 +192,11 @@ def test_eval_margin_is_that_of_maes_recipe(size: int, short: int):
     assert np.array_equal(transforms.resize_center_crop(image, size), expected)
 
 
+def test_eval_share_gives_the_short_side_of_maes_recipe_at_every_size():
+    for size in range(64, 225):
+        assert int(size / transforms.crop_share(size)) == int(size * 256 / 224)
+
+
 def test_eval_leaves_small_images_as_they_are():
     image = gradient(28, 28, 1)
     assert np.array_equal(transforms.resize_center_crop(image, 28), image)

@@ -106,6 +106,25 @@ def test_soft_distillation_is_zero_for_equal_logits_and_t_squared_kl_otherwise()
     np.testing.assert_allclose(run._distillation(a, b), expected, rtol=1e-5)
 
 
+def test_the_teacher_alone_sees_pixels_normalised_its_own_way(batch: dict[str, jax.Array]) -> None:
+    plain = task(kd_vitb_in1k.get_config("smoke"))
+    other = {"mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.3)}
+    own = dataclasses.replace(plain, **{f"teacher_{name}": x for name, x in other.items()})
+    shapes = jax.eval_shape(own.init_frozen, jax.random.key(0))
+    rng = np.random.default_rng(1)
+    frozen = jax.tree.map(lambda s: jnp.asarray(rng.normal(0, 0.3, s.shape), jnp.float32), shapes)
+    params = frozen  # student and teacher are of one size here
+    wanted = dataclasses.replace(plain, **other).logits(own.teacher, frozen, batch["pixels"])
+    np.testing.assert_array_equal(own.teacher_logits(frozen, batch["pixels"]), wanted)
+    assert abs(wanted - plain.teacher_logits(frozen, batch["pixels"])).max() > 1e-4
+    seen = own.prepare(jax.random.key(3), batch)
+    loss, parts = own.batch_loss(params, frozen, seen)
+    other_loss, others = plain.batch_loss(params, frozen, seen)
+    assert parts["loss_label"] == others["loss_label"]
+    assert parts["loss_kd"] != others["loss_kd"]
+    assert loss != other_loss
+
+
 def test_hard_distillation_is_cross_entropy_with_the_teachers_choice() -> None:
     run = task(kd_vitb_in1k.get_config("smoke"), kd_hard=True)
     a, b = jax.random.normal(jax.random.key(0), (2, 5, 10))

@@ -143,6 +143,31 @@ def test_no_gradient_reaches_the_teacher() -> None:
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
 
 
+def test_the_teacher_alone_sees_pixels_normalised_its_own_way() -> None:
+    state, teacher, batch = start()
+    other = {"mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.3)}
+    own = dataclasses.replace(pretraining(), **{f"teacher_{name}": x for name, x in other.items()})
+    masks = own.masks(jax.random.key(0), BATCH)
+    features, wanted, plain = (
+        run.teacher_features(teacher, batch["pixels"], masks)[2]
+        for run in (own, dataclasses.replace(pretraining(), **other), pretraining())
+    )
+    np.testing.assert_array_equal(features, wanted)
+    assert abs(features - plain).max() > 0.01
+    outputs = (run.student_output(state.params, batch["pixels"], masks) for run in (own, pretraining()))
+    jax.tree.map(np.testing.assert_array_equal, *outputs)
+
+
+def test_the_same_normalisation_for_both_is_the_same_program() -> None:
+    state, teacher, batch = start()
+    keys = {"teacher__mean": pretraining().mean, "teacher__std": pretraining().std}
+    programs = []
+    for run in (pretraining(), Pretraining.from_config(config(**keys))):
+        pure = make_step(run, optimizer(), schedule(), seed=3)
+        programs.append(jax.jit(pure).lower(state, teacher, batch).as_text())
+    assert programs[0] == programs[1]
+
+
 def test_the_state_holds_no_teacher() -> None:
     state, teacher, _ = start()
     names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]

@@ -1,0 +1,186 @@
+"""What the files beside weights say of a model's pixels and classes: the weights themselves do not show it.
+
+timm says it in config.json, transformers in preprocessor_config.json and config.json, our runs in their
+config.json and classes.json, our imports and exports in the header of their safetensors file.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from amd_jax.config import ConfigError
+
+INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's
+OURS = "bicubic"  # what data/transforms.py resizes with
+
+
+@dataclasses.dataclass(frozen=True)
+class Stated:
+    """What is said; empty where nobody says it.
+
+    Attributes:
+      mean: subtracted from pixels in [0, 1], one number per channel, or one for all channels.
+      std: divided by, likewise.
+      size: height and width in pixels.
+      interpolation: how images are resized to it, as "bicubic".
+      classes: names by label.
+      origin: the file that says so of the pixels.
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    size: tuple[int, ...] = ()
+    interpolation: str = ""
+    classes: tuple[str, ...] = ()
+    origin: str = ""
+
+    def or_else(self, other: "Stated") -> "Stated":
+        """This, and of what it does not say (pixels, classes) the word of `other`."""
+        pixels = self if self.mean or self.size else other
+        return dataclasses.replace(pixels, classes=self.classes or other.classes)
+
+    def lines(self) -> list[str]:
+        """What is said, for people."""
+        size = "x".join(map(str, self.size)) or "any size"
+        pixels = f"pixels: mean {_listed(self.mean)}, std {_listed(self.std)}, {size}"
+        how = f", {self.interpolation}" if self.interpolation else ""
+        named = f"classes: {', '.join(self.classes[:3])}, …"
+        return [f"{pixels}{how} ({self.origin})"] * bool(self.mean) + [named] * bool(self.classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a file's metadata."""
+        return dataclasses.asdict(self)
+
+    def per_channel(self, name: str, channels: int) -> tuple[float, ...]:
+        """`mean` or `std` for so many channels; empty if it is not said.
+
+        Raises:
+          ConfigError: it is said for another number of channels.
+        """
+        values: tuple[float, ...] = getattr(self, name)
+        if len(values) not in (0, 1, channels):
+            raise ConfigError(
+                f"{self.origin} gives {name} for {len(values)} channels, but data.channels={channels}"
+            )
+        return values * channels if len(values) == 1 else values
+
+    def differing_input(self, size: int) -> str:
+        """How images were sized and resized, where it is not as in a run of `size` pixels; else empty."""
+        parts = []
+        if self.size and self.size != (size, size):
+            parts.append(f"images of {'x'.join(map(str, self.size))} pixels (here {size}x{size})")
+        if self.interpolation and self.interpolation != OURS:
+            parts.append(f"{self.interpolation} resizing (here {OURS})")
+        return f"{self.origin} says {' and '.join(parts)}" if parts else ""
+
+
+def from_json(data: Any, origin: str) -> Stated:
+    """The inverse of `Stated.to_json`, from a file that may be damaged.
+
+    Raises:
+      ConfigError: it is not what `to_json` wrote.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{origin}: what it says of pixels is not a JSON object")
+    return _stated(origin, *(data.get(key) for key in ("mean", "std", "size", "interpolation", "classes")))
+
+
+def of_timm(config: Mapping[str, Any], origin: str) -> Stated:
+    """What timm's config.json says; older ones have everything at the top.
+
+    Raises:
+      ConfigError: it is not readable.
+    """
+    if "architecture" not in config and "pretrained_cfg" not in config:
+        return Stated()
+    cfg = config.get("pretrained_cfg", config)
+    if not isinstance(cfg, Mapping):
+        raise ConfigError(f"{origin}: pretrained_cfg is not a JSON object")
+    names = config.get("label_names") or cfg.get("label_names") or cfg.get("labels")
+    size = cfg.get("input_size")
+    size = size[1:] if isinstance(size, list) and len(size) == 3 else None
+    return _stated(origin, cfg.get("mean"), cfg.get("std"), size, cfg.get("interpolation"), names)
+
+
+def of_processor(processor: Mapping[str, Any], origin: str) -> Stated:
+    """What a preprocessor_config.json of transformers says, for pixels in [0, 1] as ours are.
+
+    Raises:
+      ConfigError: it is not readable.
+    """
+    scale = 255.0  # of a pixel in [0, 1] when it is normalised
+    if processor.get("do_rescale") is not False:
+        factor = processor.get("rescale_factor") or 1 / 255
+        scale *= _numbers(factor, "rescale_factor", origin)[0]
+    scale = 1.0 if math.isclose(scale, 1) else scale
+    mean, std = processor.get("image_mean"), processor.get("image_std")
+    if processor.get("do_normalize") is False:
+        mean, std = 0.0, 1.0
+    if scale != 1 and mean is not None and std is not None:
+        mean = [x / scale for x in _numbers(mean, "image_mean", origin)]
+        std = [x / scale for x in _numbers(std, "image_std", origin)]
+    size = processor.get("crop_size") if processor.get("do_center_crop") else processor.get("size")
+    if isinstance(size, Mapping):
+        edge = size.get("shortest_edge")
+        size = [size.get("height", edge), size.get("width", edge)]
+        size = None if None in size else size
+    elif isinstance(size, int):
+        size = [size, size]
+    resample = processor.get("resample")
+    how = INTERPOLATIONS.get(resample) if isinstance(resample, int) else None
+    return _stated(origin, mean, std, size, how, None)
+
+
+def of_transformers(config: Mapping[str, Any], origin: str) -> Stated:
+    """The names of classes in transformers' config.json, unless they are its own LABEL_0, LABEL_1, …"""
+    names = config.get("id2label")
+    if not isinstance(names, Mapping) or not all(str(i) in names for i in range(len(names))):
+        return Stated()
+    listed = [names[str(i)] for i in range(len(names))]
+    if listed == numbered(len(listed)):
+        return Stated()
+    return _stated(origin, None, None, None, None, listed)
+
+
+def numbered(classes: int) -> list[str]:
+    """transformers' names for classes that have none."""
+    return [f"LABEL_{i}" for i in range(classes)]
+
+
+def of_metadata(text: str | None, origin: str) -> Stated:
+    """What the header of a safetensors file of ours says (`text` as under `readers.METADATA_KEY`)."""
+    try:
+        data = json.loads(text or "{}")
+    except ValueError:
+        return Stated()  # whoever reads the description says what is wrong with it
+    said = data.get("stated") if isinstance(data, dict) else None
+    return from_json(said, origin) if said else Stated()
+
+
+def _stated(origin: str, mean: Any, std: Any, size: Any, interpolation: Any, classes: Any) -> Stated:
+    """Checked values.
+
+    Raises:
+      ConfigError: one of them is not what it should be.
+    """
+    means, stds = _numbers(mean, "mean", origin), _numbers(std, "std", origin)
+    if len(means) != len(stds) or min(stds, default=1) <= 0:
+        raise ConfigError(f"{origin}: mean {mean!r} and std {std!r} do not go together")
+    sizes = tuple(map(int, _numbers(size, "size", origin)))
+    how = interpolation if isinstance(interpolation, str) else ""
+    names = tuple(map(str, classes)) if isinstance(classes, list | tuple) else ()
+    return Stated(means, stds, sizes, how, names, origin)
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{x:g}" for x in values)
+
+
+def _numbers(values: Any, name: str, origin: str) -> tuple[float, ...]:
+    """A number or a list of numbers; None is an empty one."""
+    listed = list(values) if isinstance(values, list | tuple) else [] if values is None else [values]
+    if not all(isinstance(x, int | float) and math.isfinite(x) for x in listed):
+        raise ConfigError(f"{origin}: {name} is {values!r}, which are not numbers")
+    return tuple(map(float, listed))

@@ -1,0 +1,138 @@
+"""Live parity with timm: what it makes of our exports, in a process of its own (see launch/test.sh)."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from amd_jax.convert import build
+from amd_jax.convert.arch import Arch
+from amd_jax.convert.load import load_classifier, load_encoder
+from amd_jax.convert.stated import Stated
+from amd_jax.data.transforms import resize_center_crop
+from amd_jax.models.blocks import layer_norm
+from amd_jax.models.vit import ViT
+from amd_jax.patches import normalize, patchify
+from tests.convert.conftest import as_ours, image_arch, run
+
+TIMM = Path(sys.prefix) / "timm"
+TOLERANCE = 1e-5  # of the largest value
+MEAN, STD = (0.1, 0.5, 0.6), (0.5, 0.2, 0.3)
+
+MEAN_POOL = {"norm": False, "fc_norm": True}
+CASES: dict[str, Arch] = {
+    "mean": image_arch(classes=7, **MEAN_POOL),
+    "mean, learned positions": image_arch(classes=7, positions="learned", **MEAN_POOL),
+    "mean, without a CLS token": image_arch(classes=7, cls_token=False, **MEAN_POOL),
+    "mean, one channel, odd size": image_arch(
+        classes=3, channels=1, patch=(1, 7, 7), grid=(1, 5, 5), **MEAN_POOL
+    ),
+    "mean, without a head": image_arch(**MEAN_POOL),
+    "cls": image_arch(classes=7),
+    "cls, one channel": image_arch(classes=7, channels=1),
+    "cls, odd size with a margin": image_arch(classes=2, patch=(1, 9, 9), grid=(1, 11, 11)),
+    "cls, without a head": image_arch(),
+    "cls, without a head, above 224": image_arch(patch=(1, 16, 16), grid=(1, 15, 15)),
+}
+
+
+def _said(arch: Arch) -> Stated:
+    c = arch.channels
+    return Stated(MEAN[:c], STD[:c], classes=tuple(f"class {i}" for i in range(arch.classes)))
+
+
+def _pixels(arch: Arch) -> np.ndarray:
+    size = arch.grid[1] * arch.patch[1]
+    return np.random.default_rng(1).integers(0, 256, (2, size, size, arch.channels), np.uint8)
+
+
+def _photo(arch: Arch) -> np.ndarray:
+    return np.random.default_rng(2).integers(0, 256, (300, 411, arch.channels), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
+    """By case: the imported folder, and what timm makes of its export. timm starts once for all of them."""
+    if not TIMM.is_dir():
+        pytest.skip("launch/test.sh installs timm")
+    ours, jobs = tmp_path_factory.mktemp("ours"), tmp_path_factory.mktemp("jobs")
+    for i, arch in enumerate(CASES.values()):
+        job = jobs / str(i)
+        src = as_ours(arch, ours / str(i), said=_said(arch))
+        assert run("export", src, "--format=timm", "--out", job) == 0
+        np.save(job / "pixels.npy", _pixels(arch))
+        np.save(job / "photo.npy", _photo(arch))
+    command = [sys.executable, str(Path(__file__).with_name("timm_process.py")), str(TIMM), str(jobs)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return {case: (ours / str(i), np.load(jobs / str(i) / "theirs.npz")) for i, case in enumerate(CASES)}
+
+
+def _ours(src: Path, arch: Arch) -> np.ndarray:
+    """Our logits; without a head what it would read."""
+    x = normalize(patchify(jnp.asarray(_pixels(arch))[:, None], arch.patch), *_normalisation(arch))
+    at = jnp.broadcast_to(jnp.arange(arch.tokens), x.shape[:2])
+    if arch.classes:
+        loaded = load_classifier(str(src), build.classifier(arch), arch.patch, arch.channels)
+        assert not loaded.new
+        return np.asarray(build.classifier(arch).apply({"params": loaded.params}, x, at))
+    tokens = _tokens(src, arch, x, at)
+    if not arch.fc_norm:
+        return tokens[:, 0]
+    from safetensors.numpy import load_file
+
+    file = load_file(src / "weights.safetensors")
+    params = {"scale": file["fc_norm/scale"], "bias": file["fc_norm/bias"]}
+    return np.asarray(layer_norm("fc_norm", 1e-6).apply({"params": params}, tokens[:, 1:].mean(axis=1)))
+
+
+def _normalisation(arch: Arch) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return MEAN[: arch.channels], STD[: arch.channels]
+
+
+def _tokens(src: Path, arch: Arch, x: jax.Array, at: jax.Array) -> np.ndarray:
+    config = build.encoder(arch)
+    loaded = load_encoder(str(src), config, arch.patch, arch.channels, final_norm=arch.norm)
+    return np.asarray(ViT(config, arch.norm).apply({"params": loaded.params}, x, at)[0])
+
+
+def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    assert ours.shape == theirs.shape
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_timm_gives_our_logits(case: str, answers: dict[str, tuple[Path, Any]]) -> None:
+    src, theirs = answers[case]
+    assert _error(_ours(src, CASES[case]), theirs["logits"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_timm_gives_our_features(case: str, answers: dict[str, tuple[Path, Any]]) -> None:
+    (src, theirs), arch = answers[case], CASES[case]
+    x = normalize(patchify(jnp.asarray(_pixels(arch))[:, None], arch.patch), *_normalisation(arch))
+    at = jnp.broadcast_to(jnp.arange(arch.tokens), x.shape[:2])
+    assert _error(_tokens(src, arch, x, at), theirs["features"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_timms_evaluation_transform_is_our_crop_and_normalisation(
+    case: str, answers: dict[str, tuple[Path, Any]]
+) -> None:
+    arch = CASES[case]
+    size = arch.grid[1] * arch.patch[1]
+    mean, std = (np.array(x, np.float32) for x in _normalisation(arch))
+    ours = (resize_center_crop(_photo(arch), size) / np.float32(255) - mean) / std
+    np.testing.assert_allclose(answers[case][1]["transformed"].transpose(1, 2, 0), ours, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", ["mean", "cls, without a head"])
+def test_timm_knows_the_names_of_the_classes(case: str, answers: dict[str, tuple[Path, Any]]) -> None:
+    names = list(_said(CASES[case]).classes) or None
+    assert json.loads(str(answers[case][1]["names"])) == names
