@@ -250,11 +250,6 @@ def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
             f"batch_size={config.batch_size}: {per_pass} examples a pass do not divide over {shards} devices "
             "(mesh.data * mesh.fsdp)"
         )
-    if jax.local_device_count() % mesh.shape["tensor"]:
-        raise ConfigError(
-            f"mesh.tensor={mesh.shape['tensor']} must divide the {jax.local_device_count()} devices of a "
-            "process: each process reads the examples of its own devices"
-        )
     if _is_scored(config) and config.eval.batch_size % shards:
         raise ConfigError(
             f"eval.batch_size={config.eval.batch_size} does not divide over {shards} devices; set a multiple"

@@ -1,6 +1,12 @@
 """A mesh changes where arrays lie and nothing else: eight CPU devices against one."""
 
 import functools
+import json
+import os
+import platform
+import subprocess
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -15,7 +21,8 @@ from amd_jax.steps.pretrain import Pretraining
 from amd_jax.steps.step import make_step
 from amd_jax.train_state import path_name
 from configs import vitb_in1k
-from tests.runs import assert_close
+from tests.runs import ROOT, assert_close
+from tests.tpu_meshes import TOPOLOGIES
 
 BATCH = 16
 QUICK = {"xla_backend_optimization_level": 0}
@@ -181,6 +188,53 @@ def test_a_mesh_that_does_not_fit_is_an_error_that_names_its_sizes(sizes: tuple[
     data, fsdp, tensor = sizes
     with pytest.raises(ValueError, match=f"data={data}, fsdp={fsdp}, tensor={tensor} does not fit 8"):
         make_mesh(*sizes)
+
+
+def of_processes(*counts: int) -> list[Any]:
+    """As many devices of each process; good for nothing but being counted."""
+    return [SimpleNamespace(process_index=p) for p, count in enumerate(counts) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("devices", "tensor", "words"),
+    [
+        (of_processes(2, 2), 4, "tensor=4 does not divide the 2 devices of a process"),
+        (of_processes(1, 1), 2, "tensor=2 does not divide the 1 devices of a process"),
+        (of_processes(3, 1), 1, r"unequal numbers of devices, \[1, 3\]"),
+    ],
+)
+def test_a_mesh_that_would_share_an_example_between_processes_is_refused(
+    devices: list[Any], tensor: int, words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_mesh(tensor=tensor, devices=devices)
+
+
+@functools.cache
+def tpu_meshes() -> dict[str, Any]:
+    """What tests/tpu_meshes.py finds."""
+    environment = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    command = [sys.executable, "-m", "tests.tpu_meshes"]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="libtpu is made for Linux x86-64"
+)
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_on_every_tpu_each_process_holds_its_part_of_the_batch_on_every_mesh(name: str) -> None:
+    """Only tensor is limited, to the devices of a host."""
+    found = tpu_meshes()[name]
+    host = found["devices"] // found["processes"]
+    if found["processes"] == 1:
+        assert found["problems"] == []
+    for _, _, tensor, words in found["problems"]:
+        assert tensor > host
+        assert f"tensor={tensor} does not divide the {host} devices of a process" in words
 
 
 def test_examples_are_shared_over_data_and_fsdp_and_copied_over_tensor() -> None:
