@@ -4,8 +4,6 @@ Exit codes: 0 done; 2 something in the command, config, data or weights has to c
 finite; 75 stopped by a signal with everything saved, so the same command goes on.
 """
 
-import difflib
-import re
 import sys
 from collections.abc import Collection
 from typing import Any, NoReturn
@@ -13,7 +11,7 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_flags
 
-from amd_jax.config import ConfigError
+from amd_jax.config import ConfigError, check_names
 
 EXIT_USAGE, EXIT_NON_FINITE, EXIT_STOPPED = 2, 3, 75
 
@@ -30,7 +28,7 @@ def parse(argv: list[str], keys: Collection[str], module: str) -> list[str]:
       module: what the user started, for messages.
     """
     try:
-        _check_names(argv, keys)
+        check_names(argv[1:], keys)  # before anything else
         rest = flags.FLAGS(argv)
         for name in ("config", "workdir"):
             if flags.FLAGS[name].value is None:
@@ -42,17 +40,6 @@ def parse(argv: list[str], keys: Collection[str], module: str) -> list[str]:
         return rest
     except (flags.Error, ConfigError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         fail(error)
-
-
-def _check_names(argv: list[str], keys: Collection[str]) -> None:
-    """Overrides of keys that do not exist, before anything else; with what may have been meant."""
-    for argument in argv[1:]:
-        if name := re.match(r"--?config\.([^=]+)", argument):
-            if name[1] in keys:
-                continue
-            close = difflib.get_close_matches(name[1], keys, n=3)
-            hint = f"did you mean {', '.join(close)}?" if close else "python -m amd_jax.config lists them"
-            raise ConfigError(f"--config.{name[1]}: no such key; {hint}")
 
 
 def fail(error: BaseException) -> NoReturn:
