@@ -1,7 +1,5 @@
 """The command line that runs and comparisons share: `--config` and `--workdir`, mistakes in one line."""
 
-import difflib
-import re
 import sys
 from collections.abc import Collection
 from typing import Any, NoReturn
@@ -10,7 +8,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from amd_jax import exits
-from amd_jax.config import ConfigError
+from amd_jax.config import ConfigError, check_names
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, FILE.py or FILE.py:ARGUMENT")
 WORKDIR = flags.DEFINE_string("workdir", None, "where everything that is written goes")
@@ -25,7 +23,7 @@ def parse(argv: list[str], keys: Collection[str], module: str) -> list[str]:
       module: what the user started, for messages.
     """
     try:
-        _check_names(argv, keys)
+        check_names(argv[1:], keys)  # before anything else
         rest = flags.FLAGS(argv)
         for name in ("config", "workdir"):
             if flags.FLAGS[name].value is None:
@@ -37,17 +35,6 @@ def parse(argv: list[str], keys: Collection[str], module: str) -> list[str]:
         return rest
     except (flags.Error, ConfigError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         fail(error)
-
-
-def _check_names(argv: list[str], keys: Collection[str]) -> None:
-    """Overrides of keys that do not exist, before anything else; with what may have been meant."""
-    for argument in argv[1:]:
-        if name := re.match(r"--?config\.([^=]+)", argument):
-            if name[1] in keys:
-                continue
-            close = difflib.get_close_matches(name[1], keys, n=3)
-            hint = f"did you mean {', '.join(close)}?" if close else "python -m amd_jax.config lists them"
-            raise ConfigError(f"--config.{name[1]}: no such key; {hint}")
 
 
 def fail(error: BaseException) -> NoReturn:

@@ -6,7 +6,9 @@ keys.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -297,6 +299,16 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             out[prefix + key] = value
     return out
+
+
+def check_names(arguments: Sequence[str], keys: Collection[str]) -> None:
+    """Refuse `--config.NAME` of keys that do not exist; the message says what may have been meant."""
+    for argument in arguments:
+        name = re.match(r"--?config\.([^=]+)", argument)
+        if name and name[1] not in keys:
+            close = difflib.get_close_matches(name[1], keys, n=3)
+            hint = f"did you mean {', '.join(close)}?" if close else "python -m amd_jax.config lists them"
+            raise ConfigError(f"--config.{name[1]}: no such key; {hint}")
 
 
 if __name__ == "__main__":

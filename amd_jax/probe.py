@@ -1,4 +1,7 @@
-"""What frozen encoders know: `python -m amd_jax.probe WORKDIR [WORKDIR ...] [--untrained] [--k=20 ...]`.
+"""What frozen encoders know: `python -m amd_jax.probe WORKDIR [...] [--untrained] [--config.KEY=VALUE ...]`.
+
+Each run is read with the config it was trained with; `--config.KEY=VALUE` replaces a key of it in all of the
+runs, and a `probe` key is an option of its own as well: `--k=5` is `--config.probe.k=5`.
 
 The encoder sees every patch of the centre crop; the mean of its patch tokens after the final norm, or the CLS
 token, is a feature. Two classifiers are fitted on the training split's features and scored on the evaluation
@@ -12,16 +15,19 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
+from flax.errors import FlaxError
 from ml_collections import ConfigDict
+from ml_collections.config_flags.tuple_parser import TupleParser
 
 from amd_jax import exits, patches
 from amd_jax.checkpoint import load_params, run_config
-from amd_jax.config import KEYS
+from amd_jax.config import KEYS, ConfigError, Key, check_names
 from amd_jax.data import pipeline, sources
 from amd_jax.data.subset import shuffled_part
 from amd_jax.evaluate import Evaluator
@@ -37,6 +43,7 @@ Scores = dict[str, float]
 Encode = Callable[[Any, Mapping[str, jax.Array]], tuple[jax.Array, jax.Array, jax.Array]]
 
 SECTION = "probe."
+ATTENTION = "model.attention"
 EVERY = f"{SECTION}every_epochs"  # the one key of the section that no single probe reads
 
 
@@ -181,41 +188,76 @@ def probe_run(workdir: str, changes: Mapping[str, Any], untrained: bool = False)
       untrained: whether the random weights are wanted.
 
     Raises:
-      ConfigError: there is no such run, or a key is wrong.
+      ConfigError: there is no such run, a key is wrong, or its weights do not fit the changed keys.
     """
     config = run_config(workdir)
     config.update_from_flattened_dict(dict(changes))
+    if ATTENTION not in changes and config.model.attention == "cudnn" and jax.default_backend() != "gpu":
+        message = f"{ATTENTION}={config.model.attention!r} needs a GPU; probed with 'xla'"
+        print(f"{workdir}: {message}", file=sys.stderr)
+        config.model.attention = "xla"
     validate_probe(config)
     params = initial_params(config) if untrained else load_params(workdir)[0]
-    return probe_params(config, params["encoder"])
+    try:
+        return probe_params(config, params["encoder"])
+    except FlaxError as error:
+        keys = ", ".join(changes) or "no key changed"
+        raise ConfigError(f"{workdir}: its weights do not fit the config with {keys}: {error}") from error
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for everything else that is wrong."""
+        raise ConfigError(message)
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Options are the `probe` keys of the config, by their last name."""
-    parser = argparse.ArgumentParser(prog="python -m amd_jax.probe", description=__doc__.split(":")[0])
+    """Every key of the config as `--config.KEY`; of the `probe` keys the last name is enough."""
+    parser = _Parser(
+        prog="python -m amd_jax.probe",
+        description=__doc__.split(":")[0],
+        epilog="--config.KEY=VALUE replaces any other key of the runs, as --config.data.path=DIR.",
+        allow_abbrev=False,
+    )
     parser.add_argument("workdirs", nargs="+", help="workdirs of runs")
     parser.add_argument("--untrained", action="store_true", help="also the first run's initial weights")
     for name, key in KEYS.items():
+        common: dict[str, Any] = {"dest": name, "type": _reader(key), "default": argparse.SUPPRESS}
+        common |= {"choices": key.choices or None, "metavar": None if key.choices else "N"}
+        parser.add_argument(f"--config.{name}", help=argparse.SUPPRESS, **common)
         if name.startswith(SECTION) and name != EVERY:
-            parser.add_argument(
-                f"--{name.removeprefix(SECTION)}",
-                dest=name,
-                type=type(key.default),
-                choices=key.choices or None,
-                metavar=None if key.choices else "N",
-                default=argparse.SUPPRESS,
-                help=f"{key.meaning} (default: the run's {name})".replace("%", "%%"),
-            )
+            meaning = f"{key.meaning} (default: the run's {name})".replace("%", "%%")
+            parser.add_argument(f"--{name.removeprefix(SECTION)}", help=meaning, **common)
     return parser
+
+
+def _reader(key: Key) -> Callable[[str], Any]:
+    """From the text of an option to a value of the key's type, as `--config` of a run reads it."""
+    kind = type(key.default)
+    parse = {bool: flags.BooleanParser().parse, tuple: TupleParser().parse}.get(kind, kind)
+
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {kind.__name__}") from error
+
+    return read
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """What the command line says; raises ConfigError."""
+    check_names(argv, KEYS)
+    return _parser().parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints a table; returns the exit code."""
-    args = _parser().parse_args(argv)
-    changes = {name: value for name, value in vars(args).items() if name.startswith(SECTION)}
-    rows = [("untrained", args.workdirs[0], True)] if args.untrained else []
-    rows += [(Path(workdir).name, workdir, False) for workdir in args.workdirs]
     try:
+        args = _arguments(sys.argv[1:] if argv is None else argv)
+        changes = {name: value for name, value in vars(args).items() if name in KEYS}
+        rows = [("untrained", args.workdirs[0], True)] if args.untrained else []
+        rows += [(Path(workdir).name, workdir, False) for workdir in args.workdirs]
         results = [(name, probe_run(workdir, changes, untrained)) for name, workdir, untrained in rows]
     except Exception as error:
         return exits.told(error)

@@ -49,12 +49,14 @@ def validate(config: ConfigDict) -> None:
 
 
 def validate_probe(config: ConfigDict) -> None:
-    """Check what a probe of a finished run reads; its data and weights may be elsewhere by now.
+    """Check what a probe of a finished run reads; the run's other keys served its training.
 
     Raises:
       ConfigError: at the first thing that is wrong.
     """
     _keys(config)
+    _input(config)
+    _encoder(config, "student")
     _probe(config)
 
 
@@ -279,7 +281,8 @@ def _finetuning(config: ConfigDict) -> None:
     examples = config.batch_size * config.data.repeats
     _need(
         f.mix_groups > 0 and examples % f.mix_groups == 0,
-        f"finetune.mix_groups={f.mix_groups} does not divide the batch of {examples}",
+        f"finetune.mix_groups={f.mix_groups} does not divide the batch of {examples}; give a divisor of it "
+        "(MAE's recipe mixes 32 images at a time)",
     )
     _need(config.eval.batch_size > 0, f"eval.batch_size={config.eval.batch_size}: must be positive")
     for who, pool in (("student", f.pool), ("teacher", f.teacher_pool)):

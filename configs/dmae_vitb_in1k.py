@@ -1,7 +1,12 @@
 """DMAE on ImageNet-1k: a MAE ViT-L teaches a ViT-B, both seeing the same patches.
 
     python -m amd_jax.main --config=configs/dmae_vitb_in1k.py --workdir=DIR \\
-        --config.data.path=TFDS_DIR --config.teacher.weights=MAE_VIT_L
+        --config.data.path=TFDS_DIR --config.teacher.weights=mae_visualize_vit_large.pth
+
+The teacher is the MAE ViT-L that was pre-trained without normalised targets, as the released code wants it:
+published under that name, not as `mae_pretrain_vit_large.pth`.
+
+Fine-tune with `configs/finetune_dmae_vitb_in1k.py`.
 
 `:mask95` and `:mask98` hide 95 % and 98 % (10 and 4 visible patches). Published results after
 fine-tuning: 84.0 % top-1, 83.6 and 82.4 with fewer patches (arXiv 2208.12256).

@@ -1,7 +1,10 @@
 """DMAE on ImageNet-1k: a MAE ViT-B teaches a ViT-Ti, both seeing the same patches.
 
     python -m amd_jax.main --config=configs/dmae_vitti_in1k.py --workdir=DIR \\
-        --config.data.path=TFDS_DIR --config.teacher.weights=MAE_VIT_B
+        --config.data.path=TFDS_DIR --config.teacher.weights=mae_visualize_vit_base.pth
+
+The teacher is a MAE ViT-B that was pre-trained without normalised targets, as the released code wants its
+ViT-L: published under that name, not as `mae_pretrain_vit_base.pth`.
 
 `:mask95` and `:mask98` hide 95 % and 98 % (10 and 4 visible patches). The paper also reports this
 pair; its code aligns about 3/4 of the depth (arXiv 2208.12256).

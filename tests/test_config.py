@@ -51,6 +51,37 @@ def test_vitb_is_the_papers_model() -> None:
     assert (run.student.decoder.block.width, run.student.decoder.depth) == (384, 4)
 
 
+FINETUNING = {
+    "finetune_vitb_in1k": (100.0, 5e-4, 5.0, 0.65, 0.1, 32),
+    "finetune_vits_in1k": (100.0, 5e-4, 5.0, 0.65, 0.1, 32),
+    "finetune_vitl_in1k": (50.0, 1e-3, 5.0, 0.75, 0.2, 32),
+    "finetune_dmae_vitb_in1k": (100.0, 5e-4, 20.0, 0.75, 0.15, 8),
+}
+
+
+@pytest.mark.parametrize("name", FINETUNING)
+def test_fine_tuning_is_by_the_published_recipe_of_its_method_and_size(name: str) -> None:
+    """METHODS.md, DMAE 6; facebookresearch/mae FINETUNE.md."""
+    c = load(name, "")
+    shared = (c.batch_size, c.optim.b2, c.optim.weight_decay, c.finetune.mixup, c.finetune.cutmix)
+    assert shared == (1024, 0.999, 0.05, 0.8, 1.0)
+    assert (c.finetune.smoothing, c.data.erasing, c.finetune.pool) == (0.1, 0.25, "mean")
+    assert c.optim.min_lr * c.batch_size / 256 == pytest.approx(1e-6)
+    length = (c.epochs, c.optim.base_lr, c.optim.warmup_epochs)
+    assert (*length, c.optim.layer_decay, c.finetune.drop_path, c.finetune.mix_groups) == FINETUNING[name]
+
+
+TEACHERS = [name for name in FILES if name != "demo" and load(name, "").method in ("amd", "dmae", "kd")]
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_a_config_with_a_teacher_names_the_published_file_it_wants(name: str) -> None:
+    """DMAE's was pre-trained without normalised targets, MAE's other files were not; KD's is fine-tuned."""
+    config, text = load(name, ""), importlib.import_module(f"configs.{name}").__doc__ or ""
+    kind = {"amd": "pretrain", "dmae": "visualize", "kd": "finetuned"}[config.method]
+    assert f"--config.teacher.weights=mae_{kind}_vit_{config.teacher.size}.pth" in text
+
+
 def test_every_key_has_a_meaning_and_its_default_is_among_its_choices() -> None:
     for name, key in KEYS.items():
         assert key.meaning, name

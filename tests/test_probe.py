@@ -132,6 +132,9 @@ def test_a_run_is_probed_every_so_many_epochs_and_at_the_end(
     assert rows.keys() == {"untrained", "run"}
     assert rows["run"][0] == pytest.approx(scores[-1]["probe_top1"], abs=0.06)
 
+    assert probe.main([str(run), "--config.student.width=64"]) == 2
+    assert "its weights do not fit the config with student.width" in capsys.readouterr().err
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "make_prober", lambda *args: pytest.fail("probed"))
         loop.train(setup.prepare(tiny(steps=7), str(tmp_path / "without")))
@@ -144,8 +147,70 @@ def test_options_are_the_configs_keys_and_are_checked(
     monkeypatch.setattr(probe, "run_config", lambda workdir: tiny())
     assert probe.main([str(tmp_path), "--optimizer=lars", "--epochs=5"]) == 2
     assert "probe.warmup_epochs=10" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        probe.main([str(tmp_path), "--optimizer=sgd"])
+
+
+WRONG = [
+    (["--optimizer=sgd"], "--optimizer: invalid choice: 'sgd'"),
+    (["--config.data.pth=x"], "--config.data.pth: no such key; did you mean data.path"),
+    (["--config.data.flip=maybe"], "--config.data.flip: 'maybe' is no bool"),
+    (["--config.data.image_size=33"], "data.image_size=33 is not a multiple"),
+    (["--config.model.attention=cudnn"], "model.attention='cudnn' needs a GPU"),
+    (["--nosuch=1"], "--nosuch=1"),
+    (["--config.data.source=folder", "--config.data.path=/no/such"], "data.path='/no/such': no such folder"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_a_wrong_option_is_one_line_and_exit_code_2(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "run_config", lambda workdir: tiny())
+    monkeypatch.setattr(probe, "load_params", lambda workdir: ({"encoder": {}}, 1))
+    assert probe.main(["a run", *options]) == 2
+    out, err = capsys.readouterr()
+    assert words in err
+    assert (out, err.count("\n")) == ("", 1)
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> list[ConfigDict]:
+    """The configs that runs "a" (of a GPU: cuDNN's attention, bfloat16) and "b" are probed with."""
+    recorded = {"a": {"model__attention": "cudnn", "model__dtype": "bfloat16"}, "b": {}}
+    monkeypatch.setattr(probe, "run_config", lambda workdir: tiny(**recorded[workdir]))
+    monkeypatch.setattr(probe, "load_params", lambda workdir: ({"encoder": {}}, 1))
+    configs: list[ConfigDict] = []
+    scores = {"probe_top1": 1.0, "knn_top1": 2.0}
+    monkeypatch.setattr(probe, "probe_params", lambda config, params: configs.append(config) or scores)
+    return configs
+
+
+def test_any_key_can_be_changed_and_is_in_all_runs(scored: list[ConfigDict]) -> None:
+    changes = ["path=elsewhere", "mean=(0.1, 0.2, 0.3)", "flip=False"]
+    options = [f"--config.data.{change}" for change in changes]
+    assert probe.main(["a", "b", *options, "--config.probe.k=5", "--temperature=1"]) == 0
+    assert len(scored) == 2
+    for config in scored:
+        assert config.data.path == "elsewhere"
+        assert config.data.mean == (0.1, 0.2, 0.3)
+        assert config.data.flip is False
+        assert (config.probe.k, config.probe.temperature) == (5, 1.0)
+
+
+def test_attention_that_only_a_gpu_has_is_replaced_and_said(
+    scored: list[ConfigDict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert probe.main(["a", "b"]) == 0
+    assert [config.model.attention for config in scored] == ["xla", "xla"]
+    assert [config.model.dtype for config in scored] == ["bfloat16", "auto"]
+    assert capsys.readouterr().err.count("model.attention='cudnn' needs a GPU; probed with 'xla'") == 1
+
+
+def test_attention_that_is_given_is_taken_without_a_word(
+    scored: list[ConfigDict], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert probe.main(["a", "--config.model.attention=xla", "--config.model.dtype=float32"]) == 0
+    assert (scored[0].model.attention, scored[0].model.dtype) == ("xla", "float32")
+    assert "GPU" not in capsys.readouterr().err
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

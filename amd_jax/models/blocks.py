@@ -40,13 +40,14 @@ class Linear(nn.Module):
     use_bias: bool = True
     dtype: Any = jnp.float32
     kernel_init: Any = xavier
+    bias_init: Any = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         flat = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
         if self.use_bias:
-            flat += self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
+            flat += self.param("bias", self.bias_init, (self.features,)).astype(self.dtype)
         return flat.reshape(*x.shape[:-1], self.features)
 
 

@@ -46,7 +46,10 @@ def compute_dtype(config: ConfigDict) -> Any:
 
 
 def encoder(config: ConfigDict, who: str) -> ViTConfig:
-    """The encoder of `who`, "student" or "teacher", at its full depth."""
+    """The encoder of `who`, "student" or "teacher", at its full depth.
+
+    With `model.frames` above 1 its patch embedding starts as VideoMAE's does, for an image as MAE's.
+    """
     keys = config[who]
     size = SIZES[keys.size]
     width = keys.width or size.width
@@ -60,7 +63,14 @@ def encoder(config: ConfigDict, who: str) -> ViTConfig:
         attention="xla" if config.model.attention == "auto" else config.model.attention,
         remat=config.model.remat,
     )
-    return ViTConfig(block, keys.depth or size.depth, grid(config), keys.cls_token, keys.positions)
+    return ViTConfig(
+        block,
+        keys.depth or size.depth,
+        grid(config),
+        keys.cls_token,
+        keys.positions,
+        patch_init="uniform" if config.model.frames > 1 else "xavier",
+    )
 
 
 def student(config: ConfigDict) -> Student:

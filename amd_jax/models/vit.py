@@ -1,24 +1,31 @@
 """The ViT encoder for images and videos (an image is a video of one frame)."""
 
 import dataclasses
+import math
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from amd_jax.models import positions
-from amd_jax.models.blocks import BlockConfig, Blocks, Linear, layer_norm
+from amd_jax.models.blocks import BlockConfig, Blocks, Linear, layer_norm, xavier
 
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig:
-    """An encoder. `grid` is the number of tokens along (time, height, width)."""
+    """An encoder. `grid` is the number of tokens along (time, height, width).
+
+    `patch_init` is how the patch embedding starts: "xavier", with a zero bias (MAE), or "uniform", weight and
+    bias in ±1/sqrt(fan in), which is how PyTorch starts a convolution and VideoMAE and AMD leave it.
+    """
 
     block: BlockConfig
     depth: int
     grid: tuple[int, int, int]
     cls_token: bool = True
     positions: str = "sincos_2d"  # a fixed table of amd_jax/models/positions.py, or "learned"
+    patch_init: str = "xavier"
 
     @property
     def tokens(self) -> int:
@@ -54,7 +61,8 @@ class ViT(nn.Module):
         """
         c = self.config
         width, dtype = c.block.width, c.block.dtype
-        x = Linear(width, dtype=dtype, name="patch_embed")(patches)
+        init = _patch_init(c.patch_init, patches.shape[-1])
+        x = Linear(width, dtype=dtype, name="patch_embed", **init)(patches)
         table = self._positions()
         x += table[c.cls_token :][indices].astype(dtype)
         if c.cls_token:
@@ -75,6 +83,18 @@ class ViT(nn.Module):
             return self.param("positions", init, (c.cls_token + c.tokens, width))
         table = jnp.asarray(positions.table(c.positions, c.grid, width))
         return jnp.pad(table, ((int(c.cls_token), 0), (0, 0)))
+
+
+def _patch_init(name: str, fan_in: int) -> dict[str, Any]:
+    """How kernel and bias of a patch embedding are drawn; see `ViTConfig`."""
+    if name == "xavier":
+        return {"kernel_init": xavier, "bias_init": nn.initializers.zeros}
+    bound = 1 / math.sqrt(fan_in)
+
+    def uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return {"kernel_init": uniform, "bias_init": uniform}
 
 
 def drop_path(key: jax.Array, batch: int, depth: int, rate: float) -> jax.Array:

@@ -84,6 +84,14 @@ def test_what_is_not_trained_is_not_built(changes: dict[str, Any], direct: tuple
     assert len(align.teacher_gen) == len(gen)
 
 
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_the_patch_embedding_of_a_clip_starts_as_videomaes_and_of_an_image_as_maes(who: str) -> None:
+    clip = config(model__frames=16, model__tubelet=2)
+    assert build.encoder(clip, who).patch_init == "uniform"
+    image = config(student__positions="sincos_1d", teacher__positions="sincos_1d")
+    assert build.encoder(image, who).patch_init == "xavier"
+
+
 def test_learned_positions_are_the_encoders_alone() -> None:
     student = build.student(config(student__positions="learned"))
     assert student.encoder.positions == "learned"

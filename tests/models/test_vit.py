@@ -215,6 +215,27 @@ def test_kernels_start_xavier_uniform_layer_by_layer_with_zero_biases() -> None:
     assert 0.01 < params["cls_token"].std() < 0.03
 
 
+def test_a_patch_embedding_starts_as_pytorch_starts_a_convolution_where_videomae_leaves_it_so() -> None:
+    """METHODS.md, AMD 8: U(±1/sqrt(fan in)) for weight and bias; everything else as in an image encoder."""
+    wide = dataclasses.replace(CONFIG, block=BlockConfig(width=64, heads=4, mlp_width=128), depth=1)
+    patches, at = np.zeros((1, 12, 96), np.float32), np.arange(12)[None]
+
+    def drawn(patch_init: str) -> Any:
+        config = dataclasses.replace(wide, patch_init=patch_init)
+        init = jax.jit(ViT(config).init, compiler_options={"xla_backend_optimization_level": 0})
+        return dict(init(jax.random.key(0), patches, at)["params"])
+
+    video, image = drawn("uniform"), drawn("xavier")
+    kernel, bias = video["patch_embed"]["kernel"], video["patch_embed"]["bias"]
+    bound = 1 / math.sqrt(96)
+    for x, close in ((kernel, 0.03), (bias, 0.3)):
+        assert 0.9 * bound < abs(x).max() <= bound
+        assert abs(x.mean()) < close * bound
+        assert x.std() == pytest.approx(bound / math.sqrt(3), rel=close)
+    assert image.pop("patch_embed").keys() == video.pop("patch_embed").keys()
+    jax.tree.map(np.testing.assert_array_equal, image, video)
+
+
 def test_bfloat16_compute_keeps_float32_parameters_and_norm_and_comes_close() -> None:
     config = dataclasses.replace(CONFIG, block=dataclasses.replace(BLOCK, dtype=jnp.bfloat16))
     patches, at = inputs()
