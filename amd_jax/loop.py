@@ -75,7 +75,7 @@ class Pending:
 def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
     """Run until the last step; `hooks` are called with the step and the state after every step.
 
-    A stop waits for what cannot be left once it has begun: a step, a picture (one pass of 8 examples),
+    A stop waits for what cannot be left once begun: a step, a picture (one forward pass of 8 examples) and
     the fit of a probe (see `probe.make_prober`).
 
     Raises:
@@ -135,7 +135,7 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
     def stopped() -> StoppedBySignal:
         run.checkpoints.wait()
         if run.checkpoints.unsaved:
-            raise NotSavedError(f"{signals.name} at step {step}; {run.checkpoints.unsaved}")
+            raise _not_saved(run, f"{signals.name} at step {step}; ")
         return StoppedBySignal(
             f"{signals.name} at step {step}; saved, and the same command goes on from there"
         )
@@ -188,8 +188,14 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
                 raise stopped()
         run.checkpoints.wait()
         if run.checkpoints.unsaved:
-            raise NotSavedError(run.checkpoints.unsaved)
+            raise _not_saved(run)
     return state
+
+
+def _not_saved(run: setup.Run, before: str = "") -> NotSavedError:
+    last = run.checkpoints.latest()
+    where = f"goes on from step {last}" if last else "starts again, as there is no checkpoint yet"
+    return NotSavedError(f"{before}{run.checkpoints.unsaved}; make room, and the same command {where}")
 
 
 def _is_unscored(run: setup.Run) -> bool:

@@ -1,5 +1,7 @@
 """Checkpoints: whole or not there, on any mesh, newest kept."""
 
+import errno
+import os
 from pathlib import Path
 
 import jax
@@ -8,10 +10,11 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from amd_jax import sharding
+from amd_jax import checksums, sharding
 from amd_jax.checkpoint import Checkpoints, is_run, load_config, load_params, save_config
 from amd_jax.config import ConfigError, default
 from amd_jax.train_state import TrainState, path_name
+from tests.disks import enlarge, small_disk
 from tests.runs import assert_same
 
 
@@ -105,3 +108,174 @@ def test_the_resolved_config_is_saved(tmp_path: Path) -> None:
     again.update(load_config(str(tmp_path)))
     assert again.data.image_size == 64
     assert tuple(again.data.mean) == tuple(config.data.mean)
+
+
+def two_steps(folder: Path) -> Path:
+    """A run with steps 1 and 2; where its checkpoints are."""
+    checkpoints = Checkpoints(str(folder), keep=3)
+    for step in (1, 2):
+        checkpoints.save(state(step), step, {"step": step})
+    checkpoints.close()
+    return folder / "checkpoints"
+
+
+def garble(step: Path, name: str = "params") -> str:
+    """Changes one byte in the largest file of a part; its name."""
+    file = max((p for p in (step / name).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    return str(file.relative_to(step))
+
+
+def abstract_on_one_device() -> TrainState:
+    return abstract(place(state(), sharding.make_mesh(devices=jax.devices()[:1])))
+
+
+def test_every_file_of_a_step_is_watched(tmp_path: Path) -> None:
+    """But for those that a step can do without."""
+    step = two_steps(tmp_path) / "2"
+    for file in [p for p in step.rglob("*") if p.is_file() and p.parent != step]:
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
+        assert checksums.damage(step).startswith(str(file.relative_to(step)))
+        file.unlink()
+        assert checksums.damage(step) == f"{file.relative_to(step)} is missing"
+        file.write_bytes(content)
+    for file in [p for p in step.iterdir() if p.is_file()]:
+        file.unlink()
+    checkpoints = Checkpoints(str(tmp_path), keep=3)
+    assert checkpoints.newest_whole(set_aside=True) == 2
+    assert_same(checkpoints.restore(abstract_on_one_device(), 2)[0], state(2))
+
+
+@pytest.mark.parametrize("part", ["params", "optimizer", "data"])
+def test_a_damaged_newest_step_is_named_and_kept_aside_and_can_be_saved_again(
+    part: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = two_steps(tmp_path)
+    name = garble(folder / "2", part)
+    checkpoints = Checkpoints(str(tmp_path), keep=3)
+    assert checkpoints.newest_whole(set_aside=True) == 1
+    assert name in caplog.text
+    assert str(folder / "2.damaged") in caplog.text
+    restored, position = checkpoints.restore(abstract_on_one_device(), 1)
+    assert_same(restored, state(1))
+    assert position == {"step": 1}
+    checkpoints.save(state(5), 2, {})
+    checkpoints.close()
+    assert checkpoints.latest() == 2
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2", "2.damaged"]
+    assert_same(load_params(str(tmp_path))[0], state(5).params)
+    garble(folder / "2")
+    Checkpoints(str(tmp_path), keep=3).newest_whole(set_aside=True)
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2.damaged", "2.damaged-2"]
+
+
+def test_where_all_are_damaged_none_is_touched(tmp_path: Path) -> None:
+    folder = two_steps(tmp_path)
+    names = [garble(folder / step) for step in ("1", "2")]
+    with pytest.raises(ConfigError, match="every checkpoint is damaged") as caught:
+        Checkpoints(str(tmp_path), keep=3).newest_whole(set_aside=True)
+    assert all(name in str(caught.value) for name in names)
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
+
+
+def test_an_evaluation_leaves_a_damaged_step_where_it_is(tmp_path: Path) -> None:
+    folder = two_steps(tmp_path)
+    garble(folder / "2")
+    assert Checkpoints(str(tmp_path), keep=3).newest_whole(set_aside=False) == 1
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
+
+
+def test_somebody_elses_damaged_step_is_named_with_one_that_is_whole(tmp_path: Path) -> None:
+    folder = two_steps(tmp_path)
+    name = garble(folder / "2")
+    with pytest.raises(ConfigError, match="step 1 is whole") as caught:
+        load_params(str(tmp_path))
+    assert name in str(caught.value)
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
+    assert_same(load_params(str(tmp_path), 1)[0], state(1).params)
+    garble(folder / "1")
+    with pytest.raises(ConfigError, match="no other step of the run is whole"):
+        load_params(str(tmp_path))
+
+
+def test_other_shapes_are_not_taken_for_damage(tmp_path: Path) -> None:
+    folder = two_steps(tmp_path)
+    other = TrainState.create({"mlp": {"fc1": {"kernel": jax.numpy.zeros((1, 16, 9))}}}, optax.adamw(1e-3))
+    checkpoints = Checkpoints(str(tmp_path), keep=3)
+    assert checkpoints.newest_whole(set_aside=True) == 2
+    target = abstract(place(other, sharding.make_mesh(devices=jax.devices()[:1])))
+    with pytest.raises(ConfigError, match="does not fit this config") as caught:
+        checkpoints.restore(target, 2)
+    assert "damaged" not in str(caught.value)
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
+
+
+def test_a_checkpoint_without_checksums_is_read_and_its_damage_is_one_line(tmp_path: Path) -> None:
+    folder = two_steps(tmp_path)
+    (folder / "2" / checksums.FILE).unlink()
+    assert_same(load_params(str(tmp_path))[0], state(2).params)
+    checkpoints = Checkpoints(str(tmp_path), keep=3)
+    assert_same(checkpoints.restore(abstract_on_one_device(), 2)[0], state(2))
+    (folder / "2" / "params" / "manifest.ocdbt").unlink()
+    with pytest.raises(ConfigError, match="step 1 is whole"):
+        load_params(str(tmp_path))
+    with pytest.raises(ConfigError, match="or is damaged"):
+        checkpoints.restore(abstract_on_one_device(), 2)
+
+
+def large(scale: float) -> TrainState:
+    """A state of 1.2 MB that does not compress."""
+    kernel = jax.random.normal(jax.random.key(0), (1, 1000, 100)) * scale
+    params = {"mlp": {"fc1": {"kernel": kernel}}}
+    return TrainState(jax.numpy.int32(0), params, {"mu": params, "nu": params})
+
+
+@pytest.mark.parametrize("seen_before", [True, False])
+def test_a_full_disk_keeps_the_last_whole_step_and_the_next_save_tries_again(
+    seen_before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether the room is found too small before orbax writes, or orbax finds out."""
+    with small_disk(tmp_path / "disk", 2000) as disk:
+        if not seen_before:
+            monkeypatch.setattr(Checkpoints, "_free", lambda self: 10**12)
+        checkpoints = Checkpoints(str(disk), keep=1)
+        checkpoints.save(large(1), 1, {})
+        checkpoints.save(large(2), 2, {})
+        checkpoints.wait()
+        assert "step 2 could not be saved (No space left on device)" in checkpoints.unsaved
+        assert "the state takes 1.2 MB" in checkpoints.unsaved
+        assert checkpoints.unsaved in caplog.text
+        assert "Traceback" not in caplog.text
+        assert [p.name for p in (disk / "checkpoints").iterdir()] == ["1"]
+        enlarge(disk, 9000)
+        checkpoints.save(large(3), 3, {})
+        checkpoints.close()
+        assert checkpoints.unsaved == ""
+        assert [p.name for p in (disk / "checkpoints").iterdir()] == ["3"]
+        assert_same(load_params(str(disk))[0], large(3).params)
+
+
+def test_a_write_that_fails_leaves_nothing_and_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last file of a step finds no room."""
+
+    def no_room(folder: Path) -> None:
+        (folder / checksums.FILE).write_text("{")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    folder = two_steps(tmp_path)
+    checkpoints = Checkpoints(str(tmp_path), keep=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checksums, "write", no_room)
+        checkpoints.save(state(3), 3, {})
+        checkpoints.wait()
+    assert "step 3 could not be saved (No space left on device)" in caplog.text
+    assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]  # though only one is to be kept
+    checkpoints.save(state(4), 4, {})
+    checkpoints.close()
+    assert checkpoints.unsaved == ""
+    assert [p.name for p in folder.iterdir()] == ["4"]

@@ -9,9 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from amd_jax import loop, setup
+from amd_jax import loop, probe, setup
+from amd_jax.checkpoint import Checkpoints, NotSavedError
 from amd_jax.config import ConfigError
 from amd_jax.train_state import TrainState
+from tests.disks import enlarge, small_disk
 from tests.runs import assert_same, losses, metrics, start, tiny
 
 
@@ -159,3 +161,84 @@ def test_other_data_order_in_the_same_workdir_is_refused(straight: tuple[Path, T
 def test_another_model_in_the_same_workdir_is_refused(straight: tuple[Path, TrainState]) -> None:
     with pytest.raises(ConfigError, match="does not fit this config"):
         setup.prepare(tiny(student__depth=3), str(straight[0]))
+
+
+@pytest.mark.parametrize(("batch", "step", "scored"), [(5, 10, []), (22 + 5, 20, [10])])
+def test_a_signal_in_an_evaluation_stops_within_a_batch_and_the_restart_makes_up_for_it(
+    batch: int,
+    step: int,
+    scored: list[int],
+    straight: tuple[Path, TrainState],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each evaluation encodes 22 batches; at the last step it is made up for as well, and once."""
+    calls: list[int] = []
+    make_encoder = probe.make_encoder
+
+    def interrupted(*args):
+        encode = make_encoder(*args)
+
+        def counting(params, x):
+            calls.append(1)
+            if len(calls) == batch:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return encode(params, x)
+
+        return counting
+
+    def steps_with_scores() -> list[int]:
+        return [line["step"] for line in metrics(tmp_path) if "knn_top1" in line]
+
+    monkeypatch.setattr(probe, "make_encoder", interrupted)
+    for name in ("linear_probe", "knn"):  # how they are fitted is not asked here
+        monkeypatch.setattr(probe, name, lambda train, test, *args: float(train[0].mean()))
+    config = tiny(probe__every_epochs=0.008, probe__examples=200, eval__batch_size=100)
+    with pytest.raises(loop.StoppedBySignal, match=f"SIGTERM at step {step}; saved"):
+        loop.train(setup.prepare(config, str(tmp_path)))
+    assert len(calls) == batch
+    assert steps_with_scores() == scored
+    run = setup.prepare(config, str(tmp_path))
+    assert run.start_step == step
+    assert_same(loop.train(run), straight[1])
+    assert losses(tmp_path) == losses(straight[0])
+    assert steps_with_scores() == [10, 20]
+    run.start_step = 20
+    assert not loop._is_unscored(run)
+
+
+def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_when_there_is_room(
+    straight: tuple[Path, TrainState], tmp_path: Path
+) -> None:
+    config = tiny(checkpoint__every=5)
+    with small_disk(tmp_path / "disk", 2500) as disk:
+        with pytest.raises(NotSavedError, match=r"step 20 could not be saved \(No space left on device\)"):
+            loop.train(setup.prepare(config, str(disk)))
+        assert [p.name for p in (disk / "checkpoints").iterdir()] == ["5"]
+        enlarge(disk, 9000)
+        run = setup.prepare(config, str(disk))
+        assert run.start_step == 5
+        assert_same(loop.train(run), straight[1])
+        assert sorted(int(p.name) for p in (disk / "checkpoints").iterdir()) == [15, 20]
+
+
+def test_a_stop_that_could_not_save_does_not_say_that_it_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(step: int, state: TrainState) -> None:
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Checkpoints, "_free", lambda self: 0)
+    with pytest.raises(NotSavedError, match="SIGTERM at step 4; the checkpoint of step 4 could not be saved"):
+        loop.train(setup.prepare(tiny(), str(tmp_path)), hooks=(stop,))
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_set_up_says_what_it_does_and_how_long_it_took(
+    straight: tuple[Path, TrainState], capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup.prepare(tiny(), str(straight[0]))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.endswith(" s)")]
+    assert [line.split(":")[0] for line in lines] == ["data", "teacher", "state", "step"]
+    assert f"going on from the checkpoint of step 20 in {straight[0]}" in lines[2]

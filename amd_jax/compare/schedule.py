@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from absl import logging
 
+from amd_jax import exits
 from amd_jax.compare import cell as cell_run
 from amd_jax.compare.cell import Result
 from amd_jax.compare.plan import Cell
@@ -147,7 +148,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os._exit(1)
+    os._exit(exits.FAILED)
 
 
 def _work(cell: Cell, workdir: Path) -> Result:
