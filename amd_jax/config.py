@@ -264,6 +264,7 @@ KEYS: dict[str, Key] = {
         {
             "every": Key(50, "steps between log lines"),
             "pictures_every": Key(1000, "steps between pictures of masks and reconstructions; 0: never"),
+            "profile": Key("", "START:STOP, steps counted from 1 to trace for TensorBoard; empty: none"),
         },
     ),
     **_section(

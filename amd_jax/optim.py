@@ -9,7 +9,7 @@ import optax
 from ml_collections import ConfigDict
 
 from amd_jax.config import ConfigError
-from amd_jax.train_state import path_name
+from amd_jax.trees import path_name
 
 # No decay on biases, norms, tokens and positions: AMD's and VideoMAE's rule, kept for all methods here.
 NO_DECAY = re.compile(r"(bias|scale|cls_token|mask_token|positions)$")

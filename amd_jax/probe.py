@@ -1,16 +1,11 @@
 """What frozen encoders know: `python -m amd_jax.probe WORKDIR [...] [--untrained] [--config.KEY=VALUE ...]`.
 
 Each run is read with the config it was trained with; `--config.KEY=VALUE` replaces a key of it in all of the
-runs, and a `probe` key is an option of its own as well: `--k=5` is `--config.probe.k=5`.
-
-The encoder sees every patch of the centre crop; the mean of its patch tokens after the final norm, or the CLS
-token, is a feature. Two classifiers are fitted on the training split's features and scored on the evaluation
-split's: a linear one (linear.py) and the vote of the k nearest neighbours. Pre-training runs do the same
-while they train, see `probe.every_epochs`.
+runs, and a `probe` key is an option of its own as well: `--k=5` is `--config.probe.k=5`. What is computed is
+in evals/probe.py; pre-training runs do the same while they train (`probe.every_epochs`).
 """
 
 import argparse
-import functools
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,147 +13,23 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
 from flax.errors import FlaxError
 from ml_collections import ConfigDict
 from ml_collections.config_flags.tuple_parser import TupleParser
 
-from amd_jax import exits, patches
+from amd_jax import exits, hardware
 from amd_jax.checkpoint import load_params, run_config
 from amd_jax.config import KEYS, ConfigError, Key, check_names
-from amd_jax.data import pipeline, sources
-from amd_jax.data.subset import shuffled_part
-from amd_jax.evaluate import Evaluator
-from amd_jax.linear import Labelled, linear_probe
-from amd_jax.models import build
-from amd_jax.models.vit import ViT
-from amd_jax.sharding import global_batch, make_mesh, replicated
-from amd_jax.signals import Interrupted, Stop, never
+from amd_jax.data import sources
+from amd_jax.evals.probe import Scores, make_prober
+from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
 from amd_jax.validate import validate_probe
-
-Scores = dict[str, float]
-Encode = Callable[[Any, Mapping[str, jax.Array]], tuple[jax.Array, jax.Array, jax.Array]]
 
 SECTION = "probe."
 ATTENTION = "model.attention"
 EVERY = f"{SECTION}every_epochs"  # the one key of the section that no single probe reads
-
-
-def make_encoder(config: ConfigDict, mesh: jax.sharding.Mesh) -> Encode:
-    """A compiled function from student-encoder parameters and a batch to features, labels and mask.
-
-    Features are float32 `[batch, width]`; all three are whole on every device.
-    """
-    encoder = build.encoder(config, "student")
-    patch, mean, std = build.patch(config), tuple(config.data.mean), tuple(config.data.std)
-    # A classifier that pools the mean has its norm behind the pooling, not in the encoder.
-    final_norm = config.method not in ("finetune", "kd") or config.finetune.pool == "cls"
-
-    def encode(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        x = patches.normalize(patches.patchify(batch["pixels"], patch), mean, std)
-        at = jnp.broadcast_to(jnp.arange(encoder.tokens), x.shape[:2])
-        out: Any = ViT(encoder, final_norm).apply({"params": params}, x, at)
-        tokens = out[0].astype(jnp.float32)
-        pooled = tokens[:, 0] if config.probe.pool == "cls" else tokens[:, encoder.cls_token :].mean(axis=1)
-        return pooled, batch["label"], batch["mask"]
-
-    return jax.jit(encode, out_shardings=replicated(mesh))
-
-
-def features(
-    encode: Encode,
-    params: Any,
-    config: ConfigDict,
-    source: sources.Source,
-    mesh: jax.sharding.Mesh,
-    stop: Stop = never,
-) -> Labelled:
-    """Features `[examples, width]` and labels `[examples]` of a whole source, alike in all processes.
-
-    Every example comes once and in order, without augmentation; unreadable ones are left out. Raises
-    Interrupted where `stop`, asked before each batch, says so.
-    """
-    batches = pipeline.eval_batches(
-        config,
-        source,
-        batch_size=config.eval.batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    kept, labels = [], []
-    for batch in batches:  # fetched one by one: a device need not hold them all beside a training state
-        if stop():
-            raise Interrupted
-        x, label, mask = jax.device_get(encode(params, global_batch(batch, mesh)))
-        kept.append(x[mask > 0])
-        labels.append(label[mask > 0])
-    return np.concatenate(kept), np.concatenate(labels)
-
-
-def knn(
-    train: Labelled, test: Labelled, classes: int, k: int = 20, temperature: float = 0.07, chunk: int = 256
-) -> float:
-    """Top-1 accuracy on `test`, in percent, of the weighted vote of the `k` nearest of `train`.
-
-    Neighbours are near in cosine similarity s and weigh exp(s / temperature) (Wu et al. 2018; DINO's
-    eval_knn). Only `chunk` rows of `test` are compared with all of `train` at a time.
-    """
-    k = min(k, len(train[0]))
-    right = _knn(*jax.device_put((train, test, np.float32(temperature))), classes, k, chunk)
-    return 100 * float(jax.device_get(right))
-
-
-@functools.partial(jax.jit, static_argnums=(3, 4, 5))
-def _knn(train: Any, test: Any, temperature: jax.Array, classes: int, k: int, chunk: int) -> jax.Array:
-    (memory, labels), (queries, targets) = train, test
-
-    def unit(x: jax.Array) -> jax.Array:
-        return x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-
-    memory = unit(memory)
-
-    def predict(query: jax.Array) -> jax.Array:
-        near, at = jax.lax.top_k(memory @ query, k)
-        weights = jnp.exp((near - near[0]) / temperature)  # the nearest weighs 1, so nothing overflows
-        return jnp.argmax(weights @ jax.nn.one_hot(labels[at], classes))
-
-    return jnp.mean(jax.lax.map(predict, unit(queries), batch_size=chunk) == targets)
-
-
-def make_prober(
-    config: ConfigDict, train_source: sources.Source, eval_source: sources.Source, mesh: jax.sharding.Mesh
-) -> Evaluator:
-    """A function from student-encoder parameters to `probe_top1` and `knn_top1`, in percent.
-
-    Encoding is shared over `mesh`; the classifiers are then fitted by each process for itself, alike. A stop
-    is noticed before each batch and before each of the two classifiers, which are one program each: at most
-    200 iterations of L-BFGS or `probe.epochs` epochs on the features, or one pass of neighbours.
-    """
-    encode, p = make_encoder(config, mesh), config.probe
-    classes = train_source.num_classes
-    fitted = shuffled_part(train_source, p.examples) if p.examples else train_source
-
-    def probe(params: Any, stop: Stop = never) -> Scores:
-        train, test = (
-            features(encode, params, config, source, mesh, stop) for source in (fitted, eval_source)
-        )
-        scores: Scores = {}
-        classifiers = {
-            "probe_top1": lambda: linear_probe(train, test, classes, p),
-            "knn_top1": lambda: knn(train, test, classes, p.k, p.temperature),
-        }
-        # TPUs and GPUs would round the products, which L-BFGS's line search and close neighbours notice.
-        with jax.default_matmul_precision("highest"):
-            for name, top1 in classifiers.items():
-                if stop():
-                    raise Interrupted
-                scores[name] = top1()
-        return scores
-
-    return probe
 
 
 def initial_params(config: ConfigDict) -> Any:
@@ -175,6 +46,7 @@ def probe_params(config: ConfigDict, params: Any) -> Scores:
     # As many devices as share a batch evenly: the run's own mesh may have been another machine's.
     devices = jax.devices()[: math.gcd(config.eval.batch_size, jax.device_count())]
     mesh = make_mesh(devices=devices)
+    config = hardware.resolved(config, mesh.devices.flat[0].platform)
     train, test = sources.make_source(config.data, "train"), sources.make_source(config.data, "eval")
     return make_prober(config, train, test, mesh)(jax.device_put(params, replicated(mesh)))
 

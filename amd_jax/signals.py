@@ -41,7 +41,7 @@ class Signals:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._asked = 0
-        self._reached = False
+        self.seen = False  # the last answer of `asked`: what happens between two steps goes by one answer
 
     def _note(self, number: int, frame: Any) -> None:
         self.received = signal.Signals(number)
@@ -63,10 +63,11 @@ class Signals:
     def asked(self) -> bool:
         """Whether to stop here; all processes give the same answer, and once True it stays True."""
         if jax.process_count() == 1:
-            return self.received is not None
-        self._asked += 1
-        self._reached = self._reached or multihost_utils.reached_preemption_sync_point(self._asked)
-        return self._reached
+            self.seen = self.received is not None
+        else:
+            self._asked += 1
+            self.seen = self.seen or multihost_utils.reached_preemption_sync_point(self._asked)
+        return self.seen
 
     @property
     def name(self) -> str:

@@ -21,8 +21,3 @@ class TrainState:
     def create(cls, params: Any, optimizer: optax.GradientTransformation, ema: bool = False) -> "TrainState":
         """The state before the first update."""
         return cls(jnp.zeros((), jnp.int32), params, optimizer.init(params), params if ema else {})
-
-
-def path_name(path: tuple[Any, ...]) -> str:
-    """A parameter's name, as `encoder/blocks/layers/attn/qkv`, from a `jax.tree_util` path."""
-    return "/".join(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path)

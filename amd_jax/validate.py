@@ -15,6 +15,7 @@ from amd_jax.losses import distance_name
 from amd_jax.methods import METHODS
 from amd_jax.models import build
 from amd_jax.models.sizes import SIZES
+from amd_jax.train import profiling
 
 
 def validate(config: ConfigDict) -> None:
@@ -161,6 +162,8 @@ def _length(config: ConfigDict) -> None:
         config.steps or o.warmup_steps or o.warmup_epochs <= config.epochs,
         f"optim.warmup_epochs={o.warmup_epochs} is longer than the run of epochs={config.epochs}; shorten it",
     )
+    if config.log.profile:
+        profiling.parse(config.log.profile)
     for section, name in (("log", "every"), ("checkpoint", "every"), ("checkpoint", "keep")):
         value = config[section][name]
         _need(value > 0, f"{section}.{name}={value}: must be positive")

@@ -1,20 +1,19 @@
 """The weights a run starts from: the frozen teacher's, and the student's unless they are random."""
 
+import zlib
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
+from amd_jax import methods
 from amd_jax.config import ConfigError
 from amd_jax.convert.kinds import OF_ANY_PIXELS, original_kind, recognise
 from amd_jax.convert.load import Loaded, load_classifier, load_encoder, load_student
 from amd_jax.convert.sources import open_source, read_stated
 from amd_jax.convert.stated import Stated
-from amd_jax.convert.tables import flatten, nest
-from amd_jax.steps.finetune import Finetuning
-from amd_jax.steps.pretrain import Pretraining
-from amd_jax.steps.step import Task
 
 
 def with_teacher_pixels(config: ConfigDict) -> ConfigDict:
@@ -52,12 +51,10 @@ def with_teacher_pixels(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def load_teacher(config: ConfigDict, task: Task) -> Any:
+def load_teacher(config: ConfigDict, task: Any) -> Any:
     """The teacher's parameters from `teacher.weights`, on the host; layers above its last are not loaded."""
     src, channels = config.teacher.weights, config.data.channels
-    assert isinstance(task, Pretraining | Finetuning)
-    assert task.teacher is not None
-    if isinstance(task, Finetuning):
+    if methods.of(config).teacher == "logits":
         loaded = load_classifier(src, task.teacher, task.patch, channels, who="teacher")
         if loaded.new:
             raise ConfigError(
@@ -69,23 +66,42 @@ def load_teacher(config: ConfigDict, task: Task) -> Any:
     return loaded.params
 
 
-def start_student(config: ConfigDict, task: Task, params: Any) -> Any:
-    """Random `params` with whatever `student.weights` can fill in their place, on the same devices."""
+def load_start(config: ConfigDict, task: Any) -> dict[str, Any]:
+    """The parameters that `student.weights` can fill, on the host; empty where it is not set.
+
+    Raises:
+      ConfigError: the weights are not those of the student.
+    """
     src, channels = config.student.weights, config.data.channels
-    if isinstance(task, Finetuning):
+    if not src:
+        return {}
+    if methods.of(config).labels:
         loaded = load_classifier(src, task.model, task.patch, channels)
         if config.eval.only and loaded.new:
             raise ConfigError(
                 f"eval.only: student.weights={src!r} has no {', '.join(loaded.new)}: give a fine-tuned model"
             )
     else:
-        assert isinstance(task, Pretraining)
         loaded = load_student(src, task.student, task.patch, channels)
     _report("student", src, loaded, *_other_pixels(config, read_stated(src)))
-    given = flatten(loaded.params)
-    where = jax.tree.map(lambda x: x.sharding, params)
-    host = flatten(params) | {name: np.asarray(x, np.float32) for name, x in given.items()}
-    return jax.device_put(nest(host), where)
+    checksum(loaded.params, "student")
+    return loaded.params
+
+
+def checksum(params: Any, who: str) -> int:
+    """CRC-32 of host arrays.
+
+    Raises:
+      ConfigError: another process has others.
+    """
+    total = 0
+    for leaf in jax.tree.leaves(params):
+        total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
+    if len(set(multihost_utils.process_allgather(np.uint32(total)).flat)) > 1:
+        raise ConfigError(
+            f"{who}.weights: the processes read different weights; give a path that all of them see alike"
+        )
+    return total
 
 
 def _other_pixels(config: ConfigDict, said: Stated) -> list[str]:

@@ -8,13 +8,17 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
-from amd_jax import optim, setup, sharding
+from amd_jax import sharding
+from amd_jax.checkpoint import Checkpoints, save_config
 from amd_jax.data.sources import make_source
 from amd_jax.metrics import read
-from amd_jax.steps.step import make_step
-from amd_jax.train_state import path_name
+from amd_jax.steps.tasks import make_task
+from amd_jax.train import program
+from amd_jax.train_state import TrainState
+from amd_jax.trees import path_name
 from amd_jax.validate import validate
 from configs import vitb_in1k
 
@@ -34,22 +38,24 @@ def step_shapes(config: ConfigDict) -> None:
     """A config is valid and its whole step has shapes, without data, weights or a compilation."""
     config.teacher.random = True  # weights are the user's
     validate(config)
-    with config.unlocked():
-        config.data.source = "embedded"  # ImageNet is not here; only the number of classes is asked for
-    task = setup.make_task(config, make_source(config.data, "train"))
-    learning_rate = optim.schedule(config, config.steps or round(config.epochs * 10), 10.0)
-    optimizer = optim.optimizer(config, learning_rate)
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
-    _, state = setup._abstract_state(task, optimizer, mesh)
-    teacher = jax.eval_shape(task.init_frozen, jax.random.key(0))
-    batch = {
-        "pixels": jax.ShapeDtypeStruct((config.batch_size, *task.input_shape), "uint8"),
-        "label": jax.ShapeDtypeStruct((config.batch_size,), "int32"),
-    }
-    step = make_step(task, optimizer, learning_rate, config.seed, config.accum_steps)
-    new_state, metrics = jax.eval_shape(step, state, teacher, {name: batch[name] for name in task.inputs})
-    assert jax.tree.map(lambda x: x.shape, new_state) == jax.tree.map(lambda x: x.shape, state)
+    run = program.build(config, mesh, examples=1_281_167, classes=1000)
+    new_state, metrics = jax.eval_shape(run.step, run.state, run.teacher, run.batch)
+    assert jax.tree.map(lambda x: x.shape, new_state) == jax.tree.map(lambda x: x.shape, run.state)
     assert {"loss", "lr", "grad_norm"} <= metrics.keys()
+
+
+def untrained(config: ConfigDict, workdir: Path, seed: int = 0) -> Any:
+    """Makes the workdir of a run that trained nothing; returns its weights, which are away from zero."""
+    task = make_task(config, make_source(config.data, "train").num_classes)
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(task.init, jax.random.key(0))
+    params = jax.tree.map(lambda s: rng.normal(0, 0.1, s.shape).astype(np.float32), shapes)
+    checkpoints = Checkpoints(str(workdir), 1)
+    checkpoints.save(TrainState.create(params, optax.identity()), 1, {"step": 1})
+    checkpoints.close()
+    save_config(str(workdir), config)
+    return params
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:

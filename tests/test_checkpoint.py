@@ -13,7 +13,8 @@ from jax.sharding import PartitionSpec as P
 from amd_jax import checksums, sharding
 from amd_jax.checkpoint import Checkpoints, is_run, load_config, load_params, save_config
 from amd_jax.config import ConfigError, default
-from amd_jax.train_state import TrainState, path_name
+from amd_jax.train_state import TrainState
+from amd_jax.trees import path_name
 from tests.disks import enlarge, small_disk
 from tests.runs import assert_same
 

@@ -1,14 +1,19 @@
 """Two processes over loopback train as one."""
 
+import os
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from amd_jax.checkpoint import load_params
-from tests.runs import assert_same, losses, metrics, start
+from tests import together
+from tests.runs import ROOT, assert_close, assert_same, losses, metrics, start
 
 
 def free_port() -> int:
@@ -69,3 +74,30 @@ def test_two_processes_score_every_example_once(tmp_path: Path) -> None:
     found = re.search(r"eval_top1 (\S+)", out)
     assert found is not None, out
     assert float(found[1]) == pytest.approx(scores["eval_top1"], abs=0.11)  # two near ties at most
+
+
+@pytest.mark.slow
+def test_processes_that_share_parameters_start_from_weights_as_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fine-tuning, distilled logits and pre-training on meshes of two processes with two devices each."""
+    together.write_weights(tmp_path)
+    command = [sys.executable, "-m", "tests.together", str(tmp_path)]
+    place = [f"127.0.0.1:{free_port()}", "2", "2"]
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles sooner
+    processes = [
+        subprocess.Popen(
+            [*command, str(i), *place], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for i in range(2)
+    ]
+    one_device = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *args: one_device)
+    alone = {
+        name: together.train(config, tmp_path / "alone" / name)
+        for name, config in together.runs(tmp_path).items()
+    }
+    errors = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    for name, ends in alone.items():
+        assert_close(dict(np.load(tmp_path / f"{name}.npz")), ends)

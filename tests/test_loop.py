@@ -9,9 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from amd_jax import loop, probe, setup
+from amd_jax import loop, setup
 from amd_jax.checkpoint import Checkpoints, NotSavedError
 from amd_jax.config import ConfigError
+from amd_jax.evals import probe
 from amd_jax.train_state import TrainState
 from tests.disks import enlarge, small_disk
 from tests.runs import assert_same, losses, metrics, start, tiny
@@ -59,7 +60,7 @@ def test_sigterm_saves_and_the_continued_run_is_bit_for_bit_the_straight_one(
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(loop.StoppedBySignal, match="SIGTERM at step 14"):
-        loop.train(setup.prepare(tiny(), str(tmp_path)), hooks=(stop,))
+        loop.train(setup.prepare(tiny(), str(tmp_path)), hooks=(loop.Hook(stop),))
     run = setup.prepare(tiny(), str(tmp_path))
     assert run.start_step == 14
     state = loop.train(run)
@@ -80,7 +81,7 @@ def test_a_checkpoint_in_the_middle_continues_bit_for_bit(
             raise Crash
 
     with pytest.raises(Crash):
-        loop.train(setup.prepare(tiny(), str(tmp_path)), hooks=(crash,))
+        loop.train(setup.prepare(tiny(), str(tmp_path)), hooks=(loop.Hook(crash),))
     state = loop.train(setup.prepare(tiny(), str(tmp_path)))
     assert_same(state, straight[1])
     assert losses(tmp_path) == losses(straight[0])
@@ -117,7 +118,7 @@ def test_every_step_uses_the_one_compiled_program(tmp_path: Path) -> None:
     )
     jax.jit(lambda x: x + len(compiled))(1.0)
     assert len(compiled) == 1  # the listener hears of compilations
-    loop.train(run, hooks=(lambda *_: counts.append(len(compiled)),))
+    loop.train(run, hooks=(loop.Hook(lambda *_: counts.append(len(compiled))),))
     assert counts == counts[:1] * 20
     jax.monitoring.clear_event_listeners()
 
@@ -231,7 +232,7 @@ def test_a_stop_that_could_not_save_does_not_say_that_it_did(
 
     monkeypatch.setattr(Checkpoints, "_free", lambda self: 0)
     with pytest.raises(NotSavedError, match="SIGTERM at step 4; the checkpoint of step 4 could not be saved"):
-        loop.train(setup.prepare(tiny(), str(tmp_path)), hooks=(stop,))
+        loop.train(setup.prepare(tiny(), str(tmp_path)), hooks=(loop.Hook(stop),))
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runs import ROOT, metrics, start
+from tests.runs import ROOT, metrics, start, tiny, untrained
 
 SMALL = ["--config.batch_size=8", "--config.log.every=5", "--config.log.pictures_every=0"]
 
@@ -49,6 +49,16 @@ def test_a_mistake_is_one_line_and_exit_code_2_and_leaves_nothing(
     assert words in lines[0]
     assert "Traceback" not in err
     assert not workdir.exists()
+
+
+def test_weights_that_do_not_fit_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
+    untrained(tiny(method="mae"), tmp_path / "mae")
+    weights = ["--config.student.width=48", f"--config.student.weights={tmp_path / 'mae'}"]
+    code, _, err = run(f"--workdir={tmp_path / 'W'}", *weights)
+    assert code == 2, err
+    assert "has width 32, the config asks for 48" in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "W").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from amd_jax import optim, sharding
 from amd_jax.config import ConfigError, default
 from amd_jax.steps.pretrain import Pretraining
-from amd_jax.train_state import path_name
+from amd_jax.trees import path_name
 from configs import demo, vitb_in1k
 
 GOLDEN = Path(__file__).parent / "golden_text" / "params_demo_amd.txt"

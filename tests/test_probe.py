@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from amd_jax import loop, probe, setup
 from amd_jax.config import ConfigError
 from amd_jax.data import sources
+from amd_jax.evals import probe as evals
 from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
 from tests.runs import losses, metrics, tiny
@@ -63,21 +64,21 @@ def test_knn_is_its_definition_in_chunks_of_any_size(seed: int, k: int, temperat
     expected = knn_by_definition(train, test, 4, k, temperature)
     train, test = ((x.astype(np.float32), labels) for x, labels in (train, test))
     for chunk in (1, 7, 100):
-        assert probe.knn(train, test, 4, k, temperature, chunk) == pytest.approx(expected)
+        assert evals.knn(train, test, 4, k, temperature, chunk) == pytest.approx(expected)
 
 
 def test_a_small_temperature_does_not_overflow() -> None:
     x, labels = np.eye(3, dtype=np.float32), np.arange(3)
-    assert probe.knn((x, labels), (x, labels), 3, k=3, temperature=1e-3) == 100
+    assert evals.knn((x, labels), (x, labels), 3, k=3, temperature=1e-3) == 100
 
 
 def encoded(config: ConfigDict, source: sources.Source, devices: int) -> tuple[np.ndarray, np.ndarray]:
     """Features of the untrained encoder on a mesh of so many devices."""
     params = jax.jit(Pretraining.from_config(config).init)(jax.random.key(0))["encoder"]
     mesh = make_mesh(devices=jax.devices()[:devices])
-    encode = probe.make_encoder(config, mesh)
+    encode = evals.make_encoder(config, mesh)
     with jax.transfer_guard("disallow"):
-        return probe.features(encode, jax.device_put(params, replicated(mesh)), config, source, mesh)
+        return evals.features(encode, jax.device_put(params, replicated(mesh)), config, source, mesh)
 
 
 @pytest.mark.parametrize("pool", ["mean", "cls"])

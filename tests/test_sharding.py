@@ -15,11 +15,10 @@ import pytest
 from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
-from amd_jax import optim, setup, sharding
-from amd_jax.sharding import batch_sharding, global_batch, make_mesh, partition_spec
+from amd_jax.sharding import global_batch, make_mesh, partition_spec
 from amd_jax.steps.pretrain import Pretraining
-from amd_jax.steps.step import make_step
-from amd_jax.train_state import path_name
+from amd_jax.train import program
+from amd_jax.trees import path_name
 from configs import vitb_in1k
 from tests.runs import ROOT, assert_close
 from tests.tpu_meshes import TOPOLOGIES
@@ -34,7 +33,7 @@ def config(accum_steps: int = 1) -> ConfigDict:
     out.align.student_layers, out.align.teacher_layers, out.align.generator_depth = (2,), (2,), 1
     # Adam turns the rounding errors of vanishing gradients into whole steps; a large epsilon does not.
     out.optim.warmup_lr, out.optim.base_lr, out.optim.clip, out.optim.eps = 0.1, 0.1, 1.0, 1e-3
-    out.optim.warmup_steps = 0
+    out.optim.warmup_steps = 20  # of 20: the rate stays at 0.1
     out.batch_size, out.accum_steps = BATCH, accum_steps
     return out
 
@@ -57,21 +56,14 @@ def two_steps(mesh_shape: tuple[int, int, int] | None, accum_steps: int) -> tupl
     """Metrics, state and teacher after two steps, placed as `setup.prepare` places them; None: one device."""
     c = config(accum_steps)
     mesh = make_mesh(*mesh_shape) if mesh_shape else make_mesh(devices=jax.devices()[:1])
-    run = Pretraining.from_config(c)
-    learning_rate = optim.schedule(c, 20, 10.0)
-    optimizer = optim.optimizer(c, learning_rate)
+    run = program.build(c, mesh, examples=10 * BATCH, classes=10)
     params, teacher = weights()
-    _, abstract = setup._abstract_state(run, optimizer, mesh)
-    where = jax.tree.map(lambda s: s.sharding, abstract)
-    blank = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), abstract)
-    state = jax.device_put(blank.replace(params=params), where)
-    teacher = jax.device_put(teacher, sharding.shardings(teacher, mesh, path_name))
+    blank = jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), run.state)
+    state = jax.device_put(blank.replace(params=params), program.where(run.state))
+    teacher = jax.device_put(teacher, program.where(run.teacher))
     rng = np.random.default_rng(1)
-    pixels = rng.integers(0, 256, (2, BATCH, *run.input_shape), dtype=np.uint8)
-    pure = make_step(run, optimizer, learning_rate, c.seed, accum_steps, batch_sharding(mesh))
-    step = jax.jit(
-        pure, out_shardings=(where, sharding.replicated(mesh)), donate_argnums=0, compiler_options=QUICK
-    )
+    pixels = rng.integers(0, 256, (2, BATCH, *run.task.input_shape), dtype=np.uint8)
+    step = run.lower().compile(compiler_options=QUICK)
     metrics = []
     for batch in pixels:
         state, values = step(state, teacher, global_batch({"pixels": batch}, mesh))
@@ -136,9 +128,7 @@ def test_moments_lie_where_their_parameters_lie(train_mask_tokens: bool) -> None
     """Also inside the wrappers of an optimiser that freezes some parameters."""
     c = config()
     c.align.train_mask_tokens = train_mask_tokens
-    run = Pretraining.from_config(c)
-    mesh = make_mesh(2, 2, 2)
-    _, state = setup._abstract_state(run, optim.optimizer(c, lambda _: 0.1), mesh)
+    state = program.build(c, make_mesh(2, 2, 2), examples=80, classes=10).state
     of_params = {path_name(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(state.params)}
     seen = dict.fromkeys(of_params, 0)
     for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from jax.experimental import multihost_utils
 
-from amd_jax import evaluate, probe
 from amd_jax.config import default
 from amd_jax.data.sources import make_source
+from amd_jax.evals import accuracy, probe
 from amd_jax.sharding import make_mesh
 from amd_jax.signals import Interrupted, Signals
 from tests.runs import tiny
@@ -78,7 +78,7 @@ def test_accuracy_stops_within_a_batch() -> None:
     config.data.workers = 0
     mesh = make_mesh(devices=jax.devices()[:1])
     task: Any = Constant()
-    evaluator = evaluate.make_evaluator(config, task, make_source(config.data, "eval"), mesh)
+    evaluator = accuracy.make_scorer(config, task, make_source(config.data, "eval"), mesh)
     with pytest.raises(Interrupted):
         evaluator({}, after(3))
     jax.effects_barrier()

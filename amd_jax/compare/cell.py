@@ -96,12 +96,12 @@ def _setting() -> str:
 def _train(cell: Cell, folder: Path, stop: Callable[[], None]) -> Result:
     """The run; what it cost, and for fine-tuning its accuracy at the end."""
     prepared = setup.prepare(cell.config, str(folder))
-    loop.train(prepared, hooks=(lambda step, state: stop(),))
+    loop.train(prepared, hooks=(loop.Hook(lambda step, state: stop()),))
     lines = metrics.read(str(folder))
     pace = np.median([line["seconds_per_step"] for line in lines if "seconds_per_step" in line])
     scores = [line for line in lines if "eval_top1" in line]
     return {
-        "steps": prepared.total_steps,
-        "tflop": prepared.flops_per_step * prepared.total_steps / 1e12,
-        "seconds": float(pace) * prepared.total_steps,
+        "steps": prepared.program.total_steps,
+        "tflop": prepared.program.flops_per_step * prepared.program.total_steps / 1e12,
+        "seconds": float(pace) * prepared.program.total_steps,
     } | ({"eval_top1": scores[-1]["eval_top1"]} if scores else {})

@@ -25,6 +25,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from amd_jax.config import ConfigError, flat
+from amd_jax.methods import METHODS
 from amd_jax.validate import validate
 
 TEACHER = "teacher"
@@ -49,7 +50,8 @@ class Cell:
     @property
     def fine_tuned(self) -> bool:
         """Scored by its own accuracy; other cells by linear probe and kNN of their frozen encoder."""
-        return self.config.method == "finetune"
+        method = METHODS[self.config.method]
+        return method.labels and not method.teacher
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -75,7 +77,7 @@ class Recipe:
     @property
     def needs_labels(self) -> bool:
         """Whether it learns from a fine-tuned teacher, and so is another run for each share of labels."""
-        return self.changes[0].get("method") == "kd"
+        return METHODS[self.changes[0].get("method", "amd")].teacher == "logits"
 
     def pretrained(self, seed: int, share: float | None = None) -> str:
         """The cell of the encoder, trained with a share of the labels if it needs any (None: most)."""
@@ -188,7 +190,7 @@ def _encoder(
     plan: ConfigDict, workdir: Path, recipe: Recipe, seed: int, share: float | None, found: Mapping[str, Cell]
 ) -> Cell:
     config, name = _run(plan, seed, *recipe.changes), recipe.pretrained(seed, share)
-    if config.method not in ("amd", "dmae", "kd"):
+    if not METHODS[config.method].teacher:
         return Cell(name, config)
     teacher = found[TEACHER if share is None else f"{TEACHER}/{share_name(share)}"]
     config.teacher.weights = str(workdir / teacher.name)

@@ -191,7 +191,7 @@ def flatten(tree: Any) -> dict[str, np.ndarray]:
     """The inverse of `nest`, on the host."""
     import jax  # the only need for it here, and the command line starts without it
 
-    from amd_jax.train_state import path_name
+    from amd_jax.trees import path_name
 
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {path_name(path): np.asarray(leaf) for path, leaf in leaves}

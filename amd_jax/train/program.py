@@ -12,12 +12,13 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from amd_jax import hardware, optim, sharding
+from amd_jax import hardware, methods, optim, sharding
 from amd_jax.config import ConfigError
 from amd_jax.models import build as models
 from amd_jax.steps.step import Step, Task, make_step
 from amd_jax.steps.tasks import make_task
-from amd_jax.train_state import TrainState, path_name
+from amd_jax.train_state import TrainState
+from amd_jax.trees import overlay, path_name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +52,9 @@ class Program:
         """Model FLOPs over all devices, recomputation not counted."""
         return float(self.task.flops_per_example * self.config.batch_size * self.config.data.repeats)
 
-    def init_state(self, key: jax.Array) -> TrainState:
-        """The random state before the first step."""
-        return _init_state(self.task, self.optimizer, self.config, key)
+    def init_state(self, key: jax.Array, start: Any) -> TrainState:
+        """The state before the first step: the parameters in `start`, and random ones where it has none."""
+        return _init_state(self.task, self.optimizer, self.config, key, start)
 
     def init_teacher(self, key: jax.Array) -> Any:
         """A random teacher, in the types that the step takes."""
@@ -79,6 +80,7 @@ def build(config: ConfigDict, mesh: jax.sharding.Mesh, examples: int, classes: i
       ConfigError: the run has no step, or the mesh cannot share the batch.
     """
     config = hardware.resolved(config, mesh.devices.flat[0].platform)
+    _check_shards(config, mesh)
     steps_per_epoch = examples / config.batch_size
     total_steps = config.steps or int(config.epochs * steps_per_epoch)
     if total_steps < 1:
@@ -87,7 +89,7 @@ def build(config: ConfigDict, mesh: jax.sharding.Mesh, examples: int, classes: i
     learning_rate = optim.schedule(config, total_steps, steps_per_epoch)
     optimizer = optim.optimizer(config, learning_rate)
     key = jax.eval_shape(jax.random.key, 0)
-    state = jax.eval_shape(lambda k: _init_state(task, optimizer, config, k), key)
+    state = jax.eval_shape(lambda k: _init_state(task, optimizer, config, k, {}), key)
     teacher = jax.eval_shape(lambda k: cast_teacher(config, task.init_frozen(k)), key)
     step = make_step(
         task,
@@ -113,6 +115,11 @@ def build(config: ConfigDict, mesh: jax.sharding.Mesh, examples: int, classes: i
     )
 
 
+def is_scored(config: ConfigDict) -> bool:
+    """Whether the run reads the evaluation split's labels: fine-tuning does, and a probe."""
+    return methods.of(config).labels or config.probe.every_epochs > 0
+
+
 def where(abstract: Any) -> Any:
     """The shardings of a tree of abstract arrays."""
     return jax.tree.map(lambda x: x.sharding, abstract)
@@ -128,10 +135,25 @@ def cast_teacher(config: ConfigDict, params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(cast, params)
 
 
+def _check_shards(config: ConfigDict, mesh: jax.sharding.Mesh) -> None:
+    """Every device gets as many examples as the others."""
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    per_pass = config.batch_size * config.data.repeats // config.accum_steps
+    if per_pass % shards:
+        raise ConfigError(
+            f"batch_size={config.batch_size}: {per_pass} examples a pass do not divide over {shards} devices "
+            "(mesh.data * mesh.fsdp)"
+        )
+    if is_scored(config) and config.eval.batch_size % shards:
+        raise ConfigError(
+            f"eval.batch_size={config.eval.batch_size} does not divide over {shards} devices; set a multiple"
+        )
+
+
 def _init_state(
-    task: Task, optimizer: optax.GradientTransformation, config: ConfigDict, key: jax.Array
+    task: Task, optimizer: optax.GradientTransformation, config: ConfigDict, key: jax.Array, start: Any
 ) -> TrainState:
-    return TrainState.create(task.init(key), optimizer, config.finetune.ema > 0)
+    return TrainState.create(overlay(task.init(key), start), optimizer, config.finetune.ema > 0)
 
 
 def _placed(shapes: Any, mesh: jax.sharding.Mesh) -> Any:

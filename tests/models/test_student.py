@@ -17,7 +17,7 @@ from amd_jax.models.positions import sincos_2d
 from amd_jax.models.student import FillIn
 from amd_jax.models.vit import ViT
 from amd_jax.steps.pretrain import Pretraining
-from amd_jax.train_state import path_name
+from amd_jax.trees import path_name
 from configs import vitb_in1k
 
 BATCH = 3

@@ -16,11 +16,12 @@ from amd_jax.data.example import Example
 from amd_jax.data.sources import make_source
 from amd_jax.data.subset import Subset
 from amd_jax.data.transforms import decode, resize_center_crop
-from amd_jax.evaluate import make_evaluator
+from amd_jax.evals.accuracy import make_scorer
 from amd_jax.models.vit import drop_path
 from amd_jax.steps.finetune import Finetuning
 from amd_jax.steps.step import make_step
-from amd_jax.train_state import TrainState, path_name
+from amd_jax.train_state import TrainState
+from amd_jax.trees import path_name
 from configs import finetune_vitb_in1k, kd_vitb_in1k
 
 GOLDEN = Path(__file__).parents[1] / "golden_text" / "layer_decay_vitb.txt"
@@ -173,7 +174,7 @@ def test_evaluation_is_what_numpy_finds_on_any_number_of_devices() -> None:
     }
     for devices in (1, 3, 8):
         mesh = sharding.make_mesh(devices=jax.devices()[:devices])
-        evaluate = make_evaluator(config, run, source, mesh)
+        evaluate = make_scorer(config, run, source, mesh)
         assert evaluate(jax.device_put(params, sharding.replicated(mesh))) == pytest.approx(
             expected, abs=1e-3
         )
@@ -194,7 +195,7 @@ def test_logits_that_are_no_numbers_are_wrong_and_few_classes_are_all_among_the_
 
     def scores(logits: jax.Array) -> dict[str, float]:
         monkeypatch.setattr(Finetuning, "logits", lambda self, model, params, pixels: params)
-        return make_evaluator(config, run, source, mesh)(logits)
+        return make_scorer(config, run, source, mesh)(logits)
 
     assert scores(broken)["eval_top1"] == 0
     assert scores(tied)["eval_top1"] == 0

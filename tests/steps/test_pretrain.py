@@ -14,7 +14,8 @@ from ml_collections import ConfigDict
 from amd_jax import optim
 from amd_jax.steps.pretrain import Pretraining
 from amd_jax.steps.step import make_step
-from amd_jax.train_state import TrainState, path_name
+from amd_jax.train_state import TrainState
+from amd_jax.trees import path_name
 from configs import vitb_in1k
 from tests.runs import assert_close
 
@@ -29,7 +30,7 @@ def config(**changes: Any) -> ConfigDict:
     out.loss.direct_weight, out.loss.gen_weight = 0.5, 2.0
     # Adam turns the rounding errors of vanishing gradients into whole steps; a large epsilon does not.
     out.optim.warmup_lr, out.optim.base_lr, out.optim.clip, out.optim.eps = 0.1, 0.1, 1.0, 1e-3
-    out.optim.warmup_steps = 0
+    out.optim.warmup_steps = 20  # of 20: the rate stays at 0.1
     out.batch_size = BATCH
     out.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
     return out

@@ -11,10 +11,26 @@ import numpy as np
 from PIL import Image
 
 from amd_jax import losses, patches
+from amd_jax.data import pipeline
+from amd_jax.evals.evaluation import Evaluation, Setting
 from amd_jax.masking import levels_from_masks
+from amd_jax.sharding import replicated
 from amd_jax.steps.pretrain import Pretraining
 
+EXAMPLES = 8  # in a picture
 HIDDEN = 0.5  # grey level of patches that are not seen
+
+
+def evaluation(setting: Setting) -> Evaluation | None:
+    """Draws the same examples every time; None where `log.pictures_every` is 0."""
+    config = setting.config
+    if not config.log.pictures_every:
+        return None
+    count = min(EXAMPLES, len(setting.test))
+    batches = pipeline.eval_batches(config, setting.test, batch_size=count, process_index=0, process_count=1)
+    pixels = next(iter(batches))["pixels"]
+    paint = make_painter(setting.task, pixels, config.seed, replicated(setting.mesh))
+    return Evaluation("pictures", config.log.pictures_every, draw=lambda state: paint(state.params))
 
 
 def reconstruction(pretraining: Pretraining, params: Any, pixels: jax.Array, key: jax.Array) -> jax.Array:

@@ -1,13 +1,14 @@
 """Top-1 and top-5 accuracy: every example counts exactly once, on any mesh and any number of processes."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from amd_jax.data import pipeline, sources
+from amd_jax.evals.evaluation import Evaluation, Scorer, Setting
 from amd_jax.sharding import global_batch, replicated
 from amd_jax.signals import Interrupted, Stop, never
 from amd_jax.steps.finetune import Finetuning
@@ -15,16 +16,16 @@ from amd_jax.steps.finetune import Finetuning
 TOP = 5
 
 
-class Evaluator(Protocol):
-    """Scores parameters; `stop` is asked before each batch, by all processes equally often."""
+def evaluation(setting: Setting) -> Evaluation:
+    """Accuracy of the model, or of the running mean of its weights where one is kept."""
+    score = make_scorer(setting.config, setting.task, setting.test, setting.mesh)
+    every = setting.steps(setting.config.eval.every_epochs)
+    return Evaluation("accuracy", every, lambda state, stop: score(state.ema or state.params, stop))
 
-    def __call__(self, params: Any, stop: Stop = never) -> dict[str, float]:
-        """The scores by name; raises Interrupted where `stop` says so."""
 
-
-def make_evaluator(
+def make_scorer(
     config: ConfigDict, task: Finetuning, source: sources.Source, mesh: jax.sharding.Mesh
-) -> Evaluator:
+) -> Scorer:
     """A function from parameters to `eval_top1` and `eval_top5` (percent), `eval_loss` and `eval_examples`.
 
     The last batch is padded so that all have one shape; padding and unreadable images carry no weight.

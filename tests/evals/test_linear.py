@@ -9,8 +9,8 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 
-from amd_jax import linear
 from amd_jax.config import default
+from amd_jax.evals import linear
 
 WIDTH, CLASSES, BATCH = 6, 3, 16
 RATES = np.float32([0, 1, 2, 3, 2.9, 2.7, 2.3, 1.8, 1.3, 0.8, 0.4, 0.1])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amd_jax import patches, visualize
+from amd_jax import patches
+from amd_jax.evals import pictures
 from amd_jax.masking import levels_from_masks
 from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
@@ -34,9 +35,9 @@ def columns() -> tuple[np.ndarray, np.ndarray]:
     """Patches of every column `[column, n, tokens, values]`, and the levels `[n, tokens]`."""
     run, params, pixels = case()
     key = jax.random.key(9)
-    pictures = jax.jit(lambda p, x: visualize.reconstruction(run, p, x, key))(params, pixels)
-    assert pictures.shape == (3, 4, 32, 32, 3)
-    cut = [patches.patchify(pictures[:, i][:, None], run.patch) for i in range(4)]
+    drawn = jax.jit(lambda p, x: pictures.reconstruction(run, p, x, key))(params, pixels)
+    assert drawn.shape == (3, 4, 32, 32, 3)
+    cut = [patches.patchify(drawn[:, i][:, None], run.patch) for i in range(4)]
     return np.stack(cut), np.asarray(levels_from_masks(run.masks(key, 3)))
 
 
@@ -45,9 +46,9 @@ def test_every_column_keeps_exactly_the_pixels_its_network_saw_and_hides_the_oth
     (original, teacher, student, result), levels = columns()
     np.testing.assert_allclose(original, patches.patchify(pixels, (1, 8, 8)) / 255, rtol=1e-6)
     np.testing.assert_array_equal(teacher[levels < 2], original[levels < 2])
-    assert (teacher[levels == 2] == visualize.HIDDEN).all()
+    assert (teacher[levels == 2] == pictures.HIDDEN).all()
     np.testing.assert_array_equal(student[levels < 1], original[levels < 1])
-    assert (student[levels > 0] == visualize.HIDDEN).all()
+    assert (student[levels > 0] == pictures.HIDDEN).all()
     np.testing.assert_array_equal(result[levels < 1], original[levels < 1])
 
 
@@ -69,8 +70,8 @@ def test_a_perfect_prediction_restores_the_picture(monkeypatch: pytest.MonkeyPat
         return out.replace(pixels=self.targets(pixels, masks.hidden))
 
     monkeypatch.setattr(Pretraining, "student_output", oracle)
-    pictures = visualize.reconstruction(run, params, jnp.asarray(pixels), jax.random.key(9))
-    np.testing.assert_allclose(pictures[:, 3], pixels[:, 0] / 255, atol=1e-5)
+    drawn = pictures.reconstruction(run, params, jnp.asarray(pixels), jax.random.key(9))
+    np.testing.assert_allclose(drawn[:, 3], pixels[:, 0] / 255, atol=1e-5)
 
 
 def test_without_a_teacher_its_column_is_left_out() -> None:
@@ -80,13 +81,13 @@ def test_without_a_teacher_its_column_is_left_out() -> None:
     params = jax.eval_shape(run.init, jax.random.key(0))
     key = jax.random.key(0)
     pixels = jax.ShapeDtypeStruct((3, *run.input_shape), np.uint8)
-    pictures = jax.eval_shape(lambda p, x: visualize.reconstruction(run, p, x, key), params, pixels)
-    assert pictures.shape == (3, 3, 32, 32, 3)
+    drawn = jax.eval_shape(lambda p, x: pictures.reconstruction(run, p, x, key), params, pixels)
+    assert drawn.shape == (3, 3, 32, 32, 3)
 
 
 def test_the_painter_draws_the_same_masks_every_time() -> None:
     run, params, pixels = case()
-    paint = visualize.make_painter(run, pixels, 9, replicated(make_mesh(devices=jax.devices()[:1])))
+    paint = pictures.make_painter(run, pixels, 9, replicated(make_mesh(devices=jax.devices()[:1])))
     first = paint(params)
     assert (first.shape, first.dtype) == ((3 * 68, 4 * 68, 3), np.uint8)
     other = jax.tree.map(lambda p: 1.5 * p, params)
@@ -95,7 +96,7 @@ def test_the_painter_draws_the_same_masks_every_time() -> None:
     np.testing.assert_array_equal(changed[:, left], first[:, left])
     assert (changed != first).any()
     (_, _, _, result), _ = columns()
-    expected = visualize.sheet(np.asarray(patches.unpatchify(result, run.patch, (1, 4, 4)))[:, :1])
+    expected = pictures.sheet(np.asarray(patches.unpatchify(result, run.patch, (1, 4, 4)))[:, :1])
     np.testing.assert_allclose(first[:, 3 * 68 :].astype(int), expected, atol=1)
 
 
@@ -107,14 +108,14 @@ def test_a_sheet_has_rows_and_columns_with_gaps_and_enlarges_small_images(
     height, width, smallest, scale
 ) -> None:
     picture = np.zeros((2, 3, height, width, 3))
-    sheet = visualize.sheet(picture, gap=2, smallest=smallest)
+    sheet = pictures.sheet(picture, gap=2, smallest=smallest)
     assert sheet.shape == (2 * (scale * height + 4), 3 * (scale * width + 4), 3)
     assert sheet.dtype == np.uint8
 
 
 def test_a_sheets_cells_are_in_reading_order_unsmoothed_and_clipped() -> None:
     cells = np.array([[0.0, 0.2], [0.4, 2.0]])[..., None, None, None] * np.ones((2, 2, 2, 2, 1))
-    sheet = visualize.sheet(cells, gap=1, smallest=4)
+    sheet = pictures.sheet(cells, gap=1, smallest=4)
     assert sheet.shape == (12, 12, 1)
     inside = sheet.reshape(2, 6, 2, 6)[:, 1:-1, :, 1:-1]
     np.testing.assert_array_equal(inside.min((1, 3)), [[0, 51], [102, 255]])
@@ -126,7 +127,7 @@ def test_a_sheets_cells_are_in_reading_order_unsmoothed_and_clipped() -> None:
 def test_a_png_is_read_back_pixel_by_pixel(channels: int, tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype=np.uint8)
     path = tmp_path / "new" / "folder" / "picture.png"
-    visualize.save_png(path, picture)
+    pictures.save_png(path, picture)
     with Image.open(path) as image:
         assert (image.format, image.mode) == ("PNG", "RGB" if channels == 3 else "L")
         np.testing.assert_array_equal(np.asarray(image).reshape(picture.shape), picture)

@@ -1,0 +1,1 @@
+"""What is looked at while a student trains: scores and pictures, each with its own cadence."""

@@ -1,0 +1,68 @@
+"""What a run tells its reader: on the terminal, in metrics files, as pictures. Process 0 speaks for all."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from clu import parameter_overview
+
+from amd_jax import throughput
+from amd_jax.config import flat
+from amd_jax.evals import pictures
+from amd_jax.metrics import make_writer
+from amd_jax.setup import Run
+
+
+class Reporter:
+    """Does nothing in processes other than the first."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        chief = jax.process_index() == 0
+        self._writer = make_writer(str(run.workdir), resume_step=run.start_step) if chief else None
+
+    def introduce(self) -> None:
+        """What a reader of the log wants to know first."""
+        if self._writer is None:
+            return
+        run, program = self._run, self._run.program
+        config = run.config
+        overview = parameter_overview.get_parameter_overview(run.state.params, include_stats=False)
+        self._writer.write_texts(run.start_step, {"parameters": f"```\n{overview}\n```"})
+        self._writer.write_hparams(flat(config))
+        print(overview)
+        count = parameter_overview.count_parameters(run.state.params)
+        mesh = ", ".join(f"{name}={size}" for name, size in program.mesh.shape.items())
+        memory = f", {run.peak_memory / 2**30:.2f} GiB a device" if run.peak_memory else ""
+        print(
+            f"{config.method}: {count / 1e6:.1f} M trained parameters, {len(run.source)} examples, "
+            f"{program.total_steps} steps of {config.batch_size} on {program.mesh.size} "
+            f"{program.mesh.devices.flat[0].device_kind} ({mesh}), "
+            f"{program.flops_per_step / 1e9:.1f} GFLOP a step{memory}"
+        )
+        if run.start_step >= program.total_steps:
+            print(f"{run.workdir} is already at step {run.start_step}: nothing to do")
+
+    def scalars(self, step: int, scalars: dict[str, Any], eta: float | None = None) -> None:
+        """A line of metrics; `eta` in seconds."""
+        if self._writer is not None:
+            self._writer.write_scalars(step, scalars)
+            line = throughput.progress_line(step, self._run.program.total_steps, scalars, eta)
+            print(line, flush=True)
+
+    def picture(self, step: int, picture: np.ndarray) -> None:
+        """A picture `[height, width, 1 or 3]` uint8, as a file and for TensorBoard."""
+        if self._writer is None:
+            return
+        path = self._run.workdir / "pictures" / f"step_{step:08d}.png"
+        try:
+            pictures.save_png(path, picture)
+        except OSError as error:  # a full disk costs a picture, not the run
+            logging.warning("%s: not written (%s)", path, error)
+        self._writer.write_images(step, {"reconstruction": picture[None]})
+
+    def close(self) -> None:
+        """Writes what is left."""
+        if self._writer is not None:
+            self._writer.close()

@@ -1,0 +1,83 @@
+"""A run's program is known from its config and mesh alone, and is the one that runs."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from amd_jax import setup, sharding
+from amd_jax.config import ConfigError
+from amd_jax.train import program
+from configs import finetune_vitb_in1k, kd_vitb_in1k, vitb_in1k
+from tests.runs import tiny
+
+ONE = {"devices": jax.devices()[:1]}
+
+
+def abstract(tree: object) -> object:
+    """Shapes and types."""
+    return jax.tree.map(lambda x: (x.shape, x.dtype), tree)
+
+
+def test_a_published_config_is_built_without_data_weights_or_memory() -> None:
+    """ViT-L, ViT-B and a batch of 4,096 photographs on eight devices: nothing is allocated."""
+    config = vitb_in1k.get_config()
+    config.teacher.weights = "not asked for"
+    config.mesh.fsdp = 2
+    run = program.build(config, sharding.make_mesh(-1, 2, 1), examples=1_281_167, classes=1000)
+    assert run.total_steps == int(800 * 1_281_167 / 4096)
+    assert run.batch["pixels"].shape == (4096, 1, 224, 224, 3)
+    assert run.batch["pixels"].dtype == jnp.uint8
+    assert run.flops_per_step == pytest.approx(4096 * 1018e9 / 8, rel=0.01)
+    qkv = run.state.params["encoder"]["blocks"]["layers"]["attn"]["qkv"]
+    assert qkv.sharding.shard_shape(qkv.shape) == (12, 384, 3, 12, 64)
+
+
+def test_a_run_has_the_state_teacher_and_step_of_its_program(tmp_path: Path) -> None:
+    mesh = sharding.make_mesh(**ONE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *args: ONE["devices"])
+        run = setup.prepare(tiny(), str(tmp_path))
+    again = program.build(tiny(), mesh, len(run.source), run.source.num_classes)
+    assert abstract(run.state) == abstract(again.state)
+    assert abstract(run.teacher) == abstract(again.teacher)
+    assert run.program.lower().as_text() == again.lower().as_text()
+
+
+def test_the_types_are_those_of_the_meshs_devices_and_teachers_matrices_are_stored_in_them() -> None:
+    """In bfloat16 as on a TPU; norms and positions stay float32, as does all that is trained."""
+    config = kd_vitb_in1k.get_config("smoke")
+    config.model.dtype = "bfloat16"
+    run = program.build(config, sharding.make_mesh(**ONE), examples=10_000, classes=10)
+    layers = run.teacher["encoder"]["blocks"]["layers"]
+    assert layers["attn"]["qkv"].dtype == layers["mlp"]["fc1"]["kernel"].dtype == jnp.bfloat16
+    assert layers["norm1"]["scale"].dtype == run.teacher["encoder"]["positions"].dtype == jnp.float32
+    assert {x.dtype for x in jax.tree.leaves(run.state.params)} == {jnp.dtype("float32")}
+
+
+def test_the_temporaries_of_a_step_fall_with_accumulation() -> None:
+    """No float copy of the whole batch is made, for mixing or for the passes."""
+
+    def temporaries(accum_steps: int) -> int:
+        config = finetune_vitb_in1k.get_config("smoke")
+        config.batch_size, config.accum_steps = 256, accum_steps
+        run = program.build(config, sharding.make_mesh(**ONE), examples=10_000, classes=10)
+        compiled = run.lower().compile(compiler_options={"xla_backend_optimization_level": 0})
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(16) < temporaries(1) / 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": 1e-9, "steps": 0}, "is less than one step"),
+        ({"batch_size": 12}, "12 examples a pass do not divide over 8 devices"),
+        ({"probe__every_epochs": 1.0, "eval__batch_size": 100}, "eval.batch_size=100 does not divide"),
+        ({"model__attention": "cudnn"}, "needs a GPU; this is cpu"),
+    ],
+)
+def test_what_cannot_run_on_the_mesh_is_refused(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        program.build(tiny(**changes), sharding.make_mesh(), examples=10_000, classes=10)
