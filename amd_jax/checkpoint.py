@@ -22,11 +22,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from amd_jax import checksums, exits
 from amd_jax.config import KEYS, ConfigError, default, flat
+from amd_jax.processes import agreed
 from amd_jax.throughput import format_bytes
 from amd_jax.train_state import TrainState
 
@@ -311,14 +311,6 @@ def _quiet_orbax() -> Iterator[None]:
 def _is_not_orbaxs_traceback(record: LogRecord) -> bool:
     """A failed save is told in one line; orbax tells of it several times over, from its threads."""
     return not (record.exc_info and "orbax" in Path(record.pathname).parts)
-
-
-def agreed(value: int) -> int:
-    """Process 0's value, in all processes."""
-    if jax.process_count() == 1:
-        return value
-    with jax.transfer_guard("allow"):
-        return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def _steps(folder: Path) -> list[int]:

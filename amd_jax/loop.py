@@ -12,11 +12,12 @@ from absl import logging
 from clu import parameter_overview
 
 from amd_jax import evaluate, exits, metrics, probe, setup, throughput, visualize
-from amd_jax.checkpoint import NotSavedError, agreed
+from amd_jax.checkpoint import NotSavedError
 from amd_jax.config import ConfigError, flat
 from amd_jax.data import pipeline
 from amd_jax.metrics import make_writer
 from amd_jax.models.build import compute_dtype
+from amd_jax.processes import agreed
 from amd_jax.sharding import global_batch, replicated
 from amd_jax.signals import Interrupted, Signals, StoppedBySignal, never
 from amd_jax.steps.finetune import Finetuning

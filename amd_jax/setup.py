@@ -20,6 +20,7 @@ from amd_jax.checkpoint import Checkpoints, load_config, save_config
 from amd_jax.config import ConfigError, flat
 from amd_jax.data import sources
 from amd_jax.models import build
+from amd_jax.processes import meet
 from amd_jax.steps.finetune import Finetuning
 from amd_jax.steps.pretrain import Pretraining
 from amd_jax.steps.step import Task, make_step
@@ -125,6 +126,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         peak_memory = preflight.step_memory(compiled)
         preflight.check_memory("a step", peak_memory, memory, config)
         _claim(folder, config)
+    meet()
     scoring = config.eval if isinstance(task, Finetuning) else config.probe
     eval_every = (
         max(1, round(scoring.every_epochs * steps_per_epoch)) if scoring.every_epochs else total_steps
