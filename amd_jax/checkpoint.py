@@ -36,7 +36,7 @@ CONFIG = "config.json"
 
 
 class NotSavedError(RuntimeError):
-    """A state is not on disk that should be.
+    """A state that should be on disk is not.
 
     Attributes:
       alone: whether the other processes may not know.
@@ -60,7 +60,7 @@ class Checkpoints:
     """The checkpoints of one run; saving returns at once and goes on in the background.
 
     Nothing is written, and no directory made, before the first save. A save that fails, as on a full disk, is
-    told and leaves nothing behind; older checkpoints go only when a newer one is whole.
+    told and leaves nothing behind; the next one tries again. Older ones go only when a newer one is whole.
 
     Attributes:
       unsaved: why the last state that was to be saved is not on disk; "" when it is.
@@ -182,7 +182,7 @@ class Checkpoints:
         if self._opened is not None:
             self._opened.reload()
         self._note_unsaved(step, _reason(error))
-        if jax.process_count() > 1:
+        if jax.process_count() > 1:  # the others are waiting for it somewhere else by now
             raise NotSavedError(self.unsaved, alone=True) from error
 
     def _note_unsaved(self, step: int, why: str) -> None:
@@ -191,7 +191,7 @@ class Checkpoints:
             f"{format_bytes(self._need)}, {format_bytes(self._free())} are free in {self.folder}"
         )
         if jax.process_index() == 0:
-            logging.warning("%s; training goes on and the next save tries again", self.unsaved)
+            logging.warning(self.unsaved)
 
     def _clear_half_written(self) -> None:
         if jax.process_index() == 0:
