@@ -23,11 +23,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from amd_jax import checksums, exits
 from amd_jax.config import KEYS, ConfigError, default, flat
+from amd_jax.processes import agreed
 from amd_jax.throughput import format_bytes
 from amd_jax.train_state import TrainState
 
@@ -38,7 +38,7 @@ CLASSES = "classes.json"
 
 
 class NotSavedError(RuntimeError):
-    """A state is not on disk that should be.
+    """A state that should be on disk is not.
 
     Attributes:
       alone: whether the other processes may not know.
@@ -62,7 +62,7 @@ class Checkpoints:
     """The checkpoints of one run; saving returns at once and goes on in the background.
 
     Nothing is written, and no directory made, before the first save. A save that fails, as on a full disk, is
-    told and leaves nothing behind; older checkpoints go only when a newer one is whole.
+    told and leaves nothing behind; the next one tries again. Older ones go only when a newer one is whole.
 
     Attributes:
       unsaved: why the last state that was to be saved is not on disk; "" when it is.
@@ -184,7 +184,7 @@ class Checkpoints:
         if self._opened is not None:
             self._opened.reload()
         self._note_unsaved(step, _reason(error))
-        if jax.process_count() > 1:
+        if jax.process_count() > 1:  # the others are waiting for it somewhere else by now
             raise NotSavedError(self.unsaved, alone=True) from error
 
     def _note_unsaved(self, step: int, why: str) -> None:
@@ -193,7 +193,7 @@ class Checkpoints:
             f"{format_bytes(self._need)}, {format_bytes(self._free())} are free in {self.folder}"
         )
         if jax.process_index() == 0:
-            logging.warning("%s; training goes on and the next save tries again", self.unsaved)
+            logging.warning(self.unsaved)
 
     def _clear_half_written(self) -> None:
         if jax.process_index() == 0:
@@ -336,14 +336,6 @@ def _quiet_orbax() -> Iterator[None]:
 def _is_not_orbaxs_traceback(record: LogRecord) -> bool:
     """A failed save is told in one line; orbax tells of it several times over, from its threads."""
     return not (record.exc_info and "orbax" in Path(record.pathname).parts)
-
-
-def agreed(value: int) -> int:
-    """Process 0's value, in all processes."""
-    if jax.process_count() == 1:
-        return value
-    with jax.transfer_guard("allow"):
-        return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def _steps(folder: Path) -> list[int]:

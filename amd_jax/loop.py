@@ -11,11 +11,12 @@ import jax
 import numpy as np
 
 from amd_jax import exits, hardware, metrics, setup, throughput
-from amd_jax.checkpoint import NotSavedError, agreed
+from amd_jax.checkpoint import NotSavedError
 from amd_jax.config import ConfigError
 from amd_jax.data import pipeline
 from amd_jax.evals.evaluation import Evaluation, Setting
 from amd_jax.evals.evaluators import make_evaluations
+from amd_jax.processes import agreed
 from amd_jax.sharding import global_batch
 from amd_jax.signals import Interrupted, Signals, StoppedBySignal
 from amd_jax.train.profiling import Profiler

@@ -15,6 +15,7 @@ from amd_jax import losses, methods, preflight, sharding
 from amd_jax.checkpoint import Checkpoints, load_config, save_classes, save_config
 from amd_jax.config import ConfigError, flat
 from amd_jax.data import sources
+from amd_jax.processes import meet
 from amd_jax.train import program as programs
 from amd_jax.train.program import Program
 from amd_jax.train_state import TrainState
@@ -99,6 +100,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         peak_memory = preflight.step_memory(compiled)
         preflight.check_memory("a step", peak_memory, memory, config)
         _claim(folder, config, source.class_names if methods.of(config).labels else ())
+    meet()  # compiling takes each process its own time
     return Run(
         config=config,
         workdir=folder,

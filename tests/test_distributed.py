@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from amd_jax.checkpoint import load_params
 from tests import together
+from tests.disks import enlarge, small_disk
 from tests.runs import ROOT, assert_close, assert_same, losses, metrics, start
 
 
@@ -101,3 +103,55 @@ def test_processes_that_share_parameters_start_from_weights_as_one_does(
     assert [process.returncode for process in processes] == [0, 0], errors
     for name, ends in alone.items():
         assert_close(dict(np.load(tmp_path / f"{name}.npz")), ends)
+
+
+def two(workdir: Path, *arguments: str) -> list[subprocess.Popen[str]]:
+    """Both processes of a run."""
+    place = ["--distributed", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
+    common = [f"--workdir={workdir}", "--config.batch_size=8", "--config.log.every=1"]
+    common += ["--config.log.pictures_every=0", *arguments, *place]
+    return [start(*common, f"--process={i}") for i in range(2)]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_in_an_evaluation_stops_both_at_one_batch(tmp_path: Path) -> None:
+    """It goes to the one that writes nothing; the evaluation of step 5 has 1,000 batches."""
+    probing = ["--config.probe.every_epochs=0.004", "--config.probe.examples=2000"]
+    probing += ["--config.eval.batch_size=4", "--config.steps=6"]
+    first, second = two(tmp_path, *probing)
+    assert first.stdout is not None
+    for line in first.stdout:
+        if line.startswith("step") and " 5/6" in line:
+            second.send_signal(signal.SIGTERM)
+    errors = [process.communicate()[1] for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [75, 75], errors
+    assert all("at step 5; saved" in error for error in errors)
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["5"]
+    assert not [line for line in metrics(tmp_path) if "knn_top1" in line]
+
+    quick = ["--config.probe.every_epochs=0.004", "--config.probe.examples=200", "--config.steps=6"]
+    again = two(tmp_path, *quick, "--config.eval.batch_size=500")
+    outputs = [process.communicate() for process in again]
+    assert [process.returncode for process in again] == [0, 0], outputs
+    assert [line["step"] for line in metrics(tmp_path) if "knn_top1" in line] == [5, 6]
+
+
+@pytest.mark.slow
+def test_two_processes_agree_that_the_disk_is_full_and_which_step_is_whole(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2500) as disk:
+        every = ["--config.checkpoint.every=2", "--config.steps=4"]
+        processes = two(disk, *every)
+        errors = [process.communicate()[1] for process in processes]
+        assert [process.returncode for process in processes] == [74, 74], errors
+        assert all("step 4 could not be saved" in error for error in errors)
+        assert [p.name for p in (disk / "checkpoints").iterdir()] == ["2"]
+
+        enlarge(disk, 20000)
+        assert [process.wait() for process in two(disk, *every)] == [0, 0]
+        (disk / "checkpoints" / "4" / "data" / "metadata").unlink()
+        processes = two(disk, *every)
+        outputs = [process.communicate() for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], outputs
+        assert sorted(p.name for p in (disk / "checkpoints").iterdir()) == ["2", "4", "4.damaged"]
+        assert "4.damaged" in outputs[0][1]
+        assert "4.damaged" not in outputs[1][1]
