@@ -80,7 +80,7 @@ KEYS: dict[str, Key] = {
             "repeats": Key(1, "differently augmented copies of each example in a batch"),
             "workers": Key(0, "processes that read and augment; 0: threads of this process"),
             "threads": Key(4, "reading threads where workers is 0"),
-            "prefetch": Key(4, "batches made ahead of time in a process; each worker holds one or two more"),
+            "prefetch": Key(4, "batches made ahead of time in a process; a worker holds some examples more"),
             "randaugment": Key("", "RandAugment: timm's policy string, as rand-m9-mstd0.5-inc1; empty: none"),
             "erasing": Key(0.0, "probability of random erasing"),
             "max_corrupt": Key(100, "unreadable files a process skips between start and stop, at most"),

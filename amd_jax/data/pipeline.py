@@ -1,158 +1,151 @@
-"""Batches of uint8 images, in an order that depends on the seed alone.
+"""Streams of uint8 batches: what `order` says is read by `reading`, seen through `views`, and put together.
 
-The training stream is a sequence of positions 0, 1, 2, …: position g shows the example
-`shuffled_index(seed, g, N)` of a source of N, every epoch of N positions being a new permutation. Optimiser
-step s takes positions [s·B, (s+1)·B), and process p of n their p-th part. Whatever is random about a sample
-comes from a generator made of (seed, epoch, index, repeat). So the content of step s depends neither on how
-the run got there nor on the number of processes, workers and threads.
+What a batch holds is a function of the config and its number alone: of neither the number of processes,
+workers and threads nor how the run got there. Whatever is random about an example comes from generators made
+of (seed, epoch, index, view).
 
-One element of the grain data set is therefore one whole batch, a function of the step. Grain reads ahead,
-spreads steps over threads or worker processes and keeps them in order; a run continues at any step at no
-cost. Workers run no jax computation: they never touch an accelerator.
+One element of a grain data set is a chunk of a few examples, so that threads or worker processes share a
+batch and nobody holds more of it than has to wait. Elements are numbered, made from their number and kept in
+order by grain, so a run continues at any step at no cost. This process puts batches together, row by row.
+Workers run no jax computation: they never touch an accelerator.
 """
 
 import dataclasses
-import functools
+import itertools
+import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
 
 import grain
 import numpy as np
 from absl import flags, logging
-from grain.experimental import index_shuffle
 from ml_collections import ConfigDict
 
 from amd_jax.config import ConfigError
-from amd_jax.data import transforms
-from amd_jax.data.randaugment import Policy, mean_fill, parse, rand_augment, random_erasing
-from amd_jax.data.sources import Source
+from amd_jax.data.example import Source
+from amd_jax.data.order import Share, shuffled_index
+from amd_jax.data.reading import Failures, Reader, Unreadable
+from amd_jax.data.views import EvalView, TrainViews
 
 Batch = dict[str, np.ndarray]
+Element = tuple[Batch, Failures]
 
-# So many unreadable neighbours are not a few bad files but a broken disk or a wrong directory.
-MAX_CONSECUTIVE_UNREADABLE = 50
+# An element costs grain a fraction of a millisecond, more where it comes from a worker process: as much as
+# making several 28×28 images, little beside ten photographs, nothing beside a video. So a chunk holds at most
+# so many bytes of pixels and so many examples …
+_CHUNK_BYTES = 2**21
+_CHUNK_EXAMPLES = 64
+# … and more only where more elements than this would be ahead otherwise: those of workers are open files.
+_MAX_AHEAD = 256
+_MIN_SHARED_BYTES = 2**14  # smaller arrays travel between processes faster without shared memory
 
-_LAST_STEP = 2**62  # the training stream has no end; grain wants one
-
-
-def shuffled_index(seed: int, position: int, length: int) -> tuple[int, int]:
-    """(epoch, index of the example) at `position` of the training stream over `length` examples.
-
-    The permutation is computed by the position, not stored: grain's block cipher over [0, length), keyed by
-    (seed, epoch).
-    """
-    epoch, offset = divmod(position, length)
-    return epoch, index_shuffle(offset, max_index=length - 1, seed=_key(seed, epoch), rounds=4)
-
-
-@functools.lru_cache(maxsize=16)
-def _key(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
-
-
-class Unreadable:
-    """Keeps count of unreadable examples, names each once in the log, and stops at the limit."""
-
-    def __init__(self, source: Source, limit: int) -> None:
-        self._source = source
-        self._limit = limit
-        self._seen: set[int] = set()
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-    def report(self, failures: list[tuple[int, str]]) -> None:
-        """Take note of (index, reason) pairs; raises ConfigError when there are more than the limit."""
-        for index, reason in failures:
-            if index in self._seen:
-                continue
-            self._seen.add(index)
-            name = self._source.describe(index)
-            logging.warning("unreadable image %d: %s (%s)", len(self._seen), name, reason)
-            if len(self._seen) > self._limit:
-                raise ConfigError(
-                    f"{len(self._seen)} unreadable images, the last {name}; data.max_corrupt="
-                    f"{self._limit} allows no more: repair the data or raise it"
-                )
+_ENDLESS = 2**62  # the training stream has no end; grain wants one
 
 
 @dataclasses.dataclass(frozen=True)
-class _TrainBatch:
-    """Makes this process's part of the batch of a step; picklable."""
+class _TrainRows:
+    """Makes `pixels` [examples, views, T, H, W, C] and `label` [examples, views] of training positions."""
 
-    source: Source
+    reader: Reader
+    views: TrainViews
     seed: int
-    batch_size: int  # of all processes
-    process_index: int
-    process_count: int
-    repeats: int
-    image_size: int
-    channels: int
-    crop_scale: tuple[float, float]
-    crop_ratio: tuple[float, float]
-    flip: bool
-    policy: Policy | None
-    erasing: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
-    def __call__(self, step: int) -> dict[str, Any]:
-        local = self.batch_size // self.process_count
-        start = step * self.batch_size + self.process_index * local
-        size = self.image_size
-        pixels = np.empty((local, self.repeats, 1, size, size, self.channels), np.uint8)
-        labels = np.empty((local, self.repeats), np.int32)
-        failures: list[tuple[int, str]] = []
-        for row, position in enumerate(range(start, start + local)):
-            epoch, index = shuffled_index(self.seed, position, len(self.source))
-            image, labels[row] = self._read(index, failures)
-            for repeat in range(self.repeats):
-                # Keyed by the planned index even where another example stands in for it: the stand-in then
-                # differs from its own appearance in the same epoch.
-                rng = np.random.default_rng((self.seed, epoch, index, repeat))
-                pixels[row, repeat, 0] = self._augment(image, rng)
-        return {
-            "pixels": pixels.reshape(-1, *pixels.shape[2:]),
-            "label": labels.reshape(-1),
-            "failures": failures,
-        }
+    def __call__(self, positions: range) -> Element:
+        pixels = np.empty((len(positions), *self.views.shape), np.uint8)
+        label = np.empty(pixels.shape[:2], np.int32)
+        failures: Failures = []
+        for row, position in enumerate(positions):
+            epoch, index = shuffled_index(self.seed, position, len(self.reader.source))
+            image, label[row] = self.reader.read_or_next(index, failures)
+            # Keyed by the planned index even where another example stands in for it: the stand-in then
+            # differs from its own appearance in the same epoch.
+            pixels[row] = self.views(image, (self.seed, epoch, index))
+        return {"pixels": pixels, "label": label}, failures
 
-    def _read(self, index: int, failures: list[tuple[int, str]]) -> tuple[np.ndarray, int]:
-        """The decoded image and label at `index`, or those of the next example that can be read."""
-        for attempt in range(MAX_CONSECUTIVE_UNREADABLE):
-            candidate = (index + attempt) % len(self.source)
+
+@dataclasses.dataclass(frozen=True)
+class _EvalRows:
+    """The same of the examples in their own order, with `example` and `mask`; behind the last is padding."""
+
+    reader: Reader
+    view: EvalView
+
+    def __call__(self, positions: range) -> Element:
+        pixels = np.zeros((len(positions), *self.view.shape), np.uint8)
+        label = np.zeros(pixels.shape[:2], np.int32)
+        example = np.full(pixels.shape[:2], -1, np.int32)
+        mask = np.zeros(pixels.shape[:2], np.float32)
+        failures: Failures = []
+        for row, index in enumerate(positions[: max(0, len(self.reader.source) - positions.start)]):
+            example[row] = index
             try:
-                example = self.source[candidate]
-                return transforms.decode(example.image, self.channels), example.label
+                image, label[row] = self.reader.read(index)
             except OSError as error:
-                failures.append((candidate, str(error)))
-        raise ConfigError(
-            f"{MAX_CONSECUTIVE_UNREADABLE} unreadable images in a row, from"
-            f" {self.source.describe(index)}; look at the data: is the disk there and the copy complete?"
-        )
+                failures.append((index, str(error)))
+                continue
+            pixels[row], mask[row] = self.view(image), 1
+        return {"pixels": pixels, "label": label, "example": example, "mask": mask}, failures
 
-    def _augment(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        image = transforms.random_resized_crop(image, self.image_size, self.crop_scale, self.crop_ratio, rng)
-        image = transforms.random_flip(image, rng) if self.flip else image
-        if self.policy is not None:
-            image = rand_augment(image, self.policy, rng)
-        return random_erasing(image, self.erasing, rng, self.mean, self.std) if self.erasing else image
+
+@dataclasses.dataclass(frozen=True)
+class _Chunks:
+    """A process's share of every batch, cut into elements; calling it makes one. Picklable."""
+
+    rows: Callable[[range], Element]
+    share: Share
+    size: int  # examples of an element; the last of a batch may have fewer
+
+    @property
+    def per_batch(self) -> int:
+        """Number of elements of a batch."""
+        return _ceil_div(self.share.size, self.size)
+
+    def __call__(self, number: int) -> Element:
+        step, chunk = divmod(number, self.per_batch)
+        return self.rows(self.share.positions(step)[chunk * self.size : (chunk + 1) * self.size])
+
+
+def _chunk_size(views: TrainViews | EvalView, share: Share, prefetch: int) -> int:
+    """Examples of an element, such that those of a batch are about equal; nothing in it depends on this."""
+    few = max(1, min(_CHUNK_BYTES // math.prod(views.shape), _CHUNK_EXAMPLES))
+    size = max(few, _ceil_div(prefetch * share.size, _MAX_AHEAD))
+    return _ceil_div(share.size, _ceil_div(share.size, size))
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _assemble(elements: Iterator[Element], chunks: _Chunks, unreadable: Unreadable) -> Batch:
+    """The next batch, one row a view, in memory of its own: what workers share is given back at once."""
+    batch: Batch = {}
+    row = 0
+    for rows, failures in itertools.islice(elements, chunks.per_batch):
+        unreadable.report(failures)
+        for name, part in rows.items():
+            if name not in batch:
+                batch[name] = np.empty((chunks.share.size, *part.shape[1:]), part.dtype)
+            batch[name][row : row + len(part)] = part
+        row += len(rows["label"])
+    return {name: value.reshape(-1, *value.shape[2:]) for name, value in batch.items()}
 
 
 class TrainStream:
     """Endless batches of one process; made by `train_stream`. Close it, or use it as a context manager.
 
-    Each batch has `pixels` uint8 [local batch × repeats, 1, H, W, C] (an image is a video of one frame) and
-    `label` int32 [local batch × repeats], C-contiguous, the repeats of an example side by side.
+    Each batch has `pixels` uint8 [local batch × views, T, H, W, C] (an image is a video of one frame) and
+    `label` int32 [local batch × views], C-contiguous, the views of an example side by side.
 
     Attributes:
       step: the step of the batch that comes next.
     """
 
-    def __init__(self, batches: grain.DatasetIterator, step: int, unreadable: Unreadable) -> None:
-        self._batches: grain.DatasetIterator | None = batches
+    def __init__(
+        self, elements: grain.DatasetIterator, chunks: _Chunks, step: int, unreadable: Unreadable
+    ) -> None:
+        self._elements: grain.DatasetIterator | None = elements
+        self._chunks = chunks
         self._unreadable = unreadable
         self.step = step
 
@@ -165,20 +158,21 @@ class TrainStream:
         return self
 
     def __next__(self) -> Batch:
-        if self._batches is None:
+        if self._elements is None:
             raise StopIteration
-        batch = next(self._batches)
-        self._unreadable.report(batch.pop("failures"))
+        try:
+            batch = _assemble(self._elements, self._chunks, self._unreadable)
+        except BaseException:
+            self.close()  # what comes next would begin in the middle of a batch
+            raise
         self.step += 1
-        # What a worker process sent lies in shared memory; a copy gives it back at once and costs a few
-        # milliseconds, whoever keeps the batch for however long.
-        return {key: np.array(value, copy=type(value) is not np.ndarray) for key, value in batch.items()}
+        return batch
 
     def close(self) -> None:
         """End the reading threads and processes; there are no batches after it."""
-        if self._batches is not None:
-            self._batches.close()
-        self._batches = None  # one that lives to the end of the interpreter would complain there
+        if self._elements is not None:
+            self._elements.close()
+        self._elements = None  # one that lives to the end of the interpreter would complain there
 
     def __enter__(self) -> "TrainStream":
         return self
@@ -214,68 +208,20 @@ def train_stream(
         more than `data.max_corrupt` unreadable images.
     """
     data = config.data
-    _check_divisible(config.batch_size, process_count, "batch_size")
+    share = _share(config.batch_size, process_index, process_count, "batch_size")
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"seed={config.seed}: choose a seed from 0 to 2**32 - 1")
-    make = _TrainBatch(
-        source=source,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        process_index=process_index,
-        process_count=process_count,
-        repeats=data.repeats,
-        image_size=data.image_size,
-        channels=data.channels,
-        crop_scale=tuple(data.crop_scale),
-        crop_ratio=tuple(data.crop_ratio),
-        flip=data.flip,
-        policy=parse(data.randaugment, mean_fill(data.mean)) if data.randaugment else None,
-        erasing=data.erasing,
-        mean=tuple(data.mean),
-        std=tuple(data.std),
+    views = TrainViews.from_config(data)
+    rows = _TrainRows(Reader(source, data.channels), views, config.seed)
+    chunks = _Chunks(rows, share, _chunk_size(views, share, data.prefetch))
+    made = grain.MapDataset.range(start_step * chunks.per_batch, _ENDLESS).map(chunks)
+    ahead = data.prefetch * chunks.per_batch
+    elements = (
+        _by_workers(made, data.workers, ahead) if data.workers else _by_threads(made, data.threads, ahead)
     )
-    steps = grain.MapDataset.range(start_step, _LAST_STEP).map(make)
-    batches = steps.to_iter_dataset(_read_options(data))
-    if data.workers:
-        if not flags.FLAGS.is_parsed():  # grain reads a flag of its own when it starts a worker
-            flags.FLAGS.mark_as_parsed()
-        ahead = -(-data.prefetch // data.workers)
-        options = grain.MultiprocessingOptions(data.workers, ahead)
-        batches = batches.mp_prefetch(options, worker_init_fn=_ignore_signals)
-    iterator = iter(batches)
+    iterator = iter(elements)
     iterator.start_prefetch()  # reading overlaps with whatever the caller does first, such as compiling
-    return TrainStream(iterator, start_step, Unreadable(source, data.max_corrupt))
-
-
-@dataclasses.dataclass(frozen=True)
-class _EvalBatch:
-    """Makes this process's part of the evaluation batch of a number."""
-
-    source: Source
-    batch_size: int  # of all processes
-    process_index: int
-    process_count: int
-    image_size: int
-    channels: int
-
-    def __call__(self, number: int) -> dict[str, Any]:
-        local = self.batch_size // self.process_count
-        start = number * self.batch_size + self.process_index * local
-        size = self.image_size
-        pixels = np.zeros((local, 1, size, size, self.channels), np.uint8)
-        labels = np.zeros(local, np.int32)
-        mask = np.zeros(local, np.float32)
-        failures = []
-        for row, index in enumerate(range(start, min(start + local, len(self.source)))):
-            try:
-                example = self.source[index]
-                image = transforms.decode(example.image, self.channels)
-            except OSError as error:
-                failures.append((index, str(error)))
-                continue
-            pixels[row, 0] = transforms.resize_center_crop(image, size)
-            labels[row], mask[row] = example.label, 1
-        return {"pixels": pixels, "label": labels, "mask": mask, "failures": failures}
+    return TrainStream(iterator, chunks, start_step, Unreadable(source, data.max_corrupt))
 
 
 def eval_batches(
@@ -288,14 +234,15 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """One pass over `source`: every example once over all processes, in order, without augmentation.
 
-    All processes yield the same number of batches of the same shape: `pixels` uint8 [local batch, 1, H, W,
-    C], `label` int32 and `mask` float32 [local batch]. The mask is 0 where a row is padding or its image
-    could not be read; such rows are zeros.
+    All processes yield the same number of batches of the same shape: `pixels` uint8 [local batch × views, T,
+    H, W, C]; `label` and `example` int32 and `mask` float32 [local batch × views]. `example` is the index in
+    `source`, the same for all views of an example, and -1 in padding. The mask is 0 where a row is padding or
+    its image could not be read; the pixels and labels of such rows are zeros.
 
     Args:
       config: the whole config; `data` is read.
       source: what to evaluate on.
-      batch_size: rows over all processes.
+      batch_size: examples over all processes.
       process_index: which part of each batch to make, in [0, process_count).
       process_count: number of processes that share a batch.
 
@@ -304,32 +251,53 @@ def eval_batches(
         `data.max_corrupt` unreadable images.
     """
     data = config.data
-    _check_divisible(batch_size, process_count, "evaluation batch size")
-    make = _EvalBatch(source, batch_size, process_index, process_count, data.image_size, data.channels)
-    numbers = grain.MapDataset.range(-(-len(source) // batch_size)).map(make)
+    share = _share(batch_size, process_index, process_count, "evaluation batch size")
+    view = EvalView.from_config(data)
+    rows = _EvalRows(Reader(source, data.channels), view)
+    chunks = _Chunks(rows, share, _chunk_size(view, share, data.prefetch))
+    batches = _ceil_div(len(source), batch_size)
+    made = grain.MapDataset.range(batches * chunks.per_batch).map(chunks)
     # Threads even where training has worker processes: starting those takes long for a single pass, and
     # Pillow's decoding and resizing do not hold the interpreter.
-    threads = max(data.threads, data.workers)
-    batches = numbers.to_iter_dataset(grain.ReadOptions(threads, threads))
-    return _eval_iterator(iter(batches), Unreadable(source, data.max_corrupt))
+    elements = _by_threads(made, max(data.threads, data.workers), data.prefetch * chunks.per_batch)
+    return _one_pass(iter(elements), chunks, batches, Unreadable(source, data.max_corrupt))
 
 
-def _eval_iterator(batches: grain.DatasetIterator, unreadable: Unreadable) -> Iterator[Batch]:
+def _one_pass(
+    elements: grain.DatasetIterator, chunks: _Chunks, batches: int, unreadable: Unreadable
+) -> Iterator[Batch]:
     try:
-        for batch in batches:
-            unreadable.report(batch.pop("failures"))
-            yield batch
+        for _ in range(batches):
+            yield _assemble(elements, chunks, unreadable)
     finally:
-        batches.close()
+        elements.close()
     if len(unreadable):
         logging.warning("%d images were left out of this evaluation", len(unreadable))
 
 
-def _check_divisible(batch_size: int, process_count: int, what: str) -> None:
+def _share(batch_size: int, process_index: int, process_count: int, what: str) -> Share:
     if batch_size <= 0 or batch_size % process_count:
         raise ConfigError(
             f"{what}={batch_size}: must be a positive multiple of the {process_count} processes"
         )
+    return Share(batch_size, process_index, process_count)
+
+
+def _by_threads(made: grain.MapDataset, threads: int, ahead: int) -> grain.IterDataset:
+    # A thread makes one element at a time, so fewer ahead than threads would leave threads idle.
+    return made.to_iter_dataset(grain.ReadOptions(threads, max(ahead, threads)))
+
+
+def _by_workers(made: grain.MapDataset, workers: int, ahead: int) -> grain.IterDataset:
+    if not flags.FLAGS.is_parsed():  # grain reads a flag of its own when it starts a worker
+        flags.FLAGS.mark_as_parsed()
+    elements = made.to_iter_dataset(grain.ReadOptions(1, 1))
+    elements = grain.experimental.WithOptionsIterDataset(
+        elements, grain.experimental.DatasetOptions(min_shm_size=_MIN_SHARED_BYTES)
+    )
+    # Of each worker's elements, grain holds as many again on this side of the queue.
+    options = grain.MultiprocessingOptions(workers, _ceil_div(ahead, 2 * workers))
+    return elements.mp_prefetch(options, worker_init_fn=_ignore_signals)
 
 
 def _ignore_signals(worker: int, workers: int) -> None:
@@ -337,10 +305,3 @@ def _ignore_signals(worker: int, workers: int) -> None:
     del worker, workers
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-def _read_options(data: ConfigDict) -> grain.ReadOptions:
-    if data.workers:
-        return grain.ReadOptions(1, 1)  # one batch at a time in each worker: they may be large
-    # A thread makes one batch at a time, so fewer batches ahead than threads would leave threads idle.
-    return grain.ReadOptions(data.threads, max(data.prefetch, data.threads))

@@ -26,11 +26,11 @@ GREY = (128, 128, 128)
 FULL_LEVEL = 10  # the magnitude at which an operation reaches the end of its range
 _UNIFORM_FROM = 100  # a standard deviation above this stands for a uniform magnitude
 
-_INTERPOLATIONS = {
-    "bilinear": (Image.Resampling.BILINEAR,),
-    "bicubic": (Image.Resampling.BICUBIC,),
-    "random": (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC),
-}
+_RESAMPLE = Image.Resampling.BICUBIC  # that of all recipes: timm's own default draws bilinear or bicubic
+
+# Bounds of random erasing's box: its share of the area, and the logarithm of its height over its width.
+_ERASED_AREA = (0.02, 1 / 3)
+_ERASED_LOG_ASPECT = (math.log(0.3), math.log(1 / 0.3))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Policy:
     """What RandAugment draws from; see `parse`.
 
     The colour around shifted images is `mean_fill` of the data in timm's recipes (MAE, DMAE) and grey in
-    those of VideoMAE and AMD; all of them resample with bicubic interpolation.
+    those of VideoMAE and AMD.
     """
 
     magnitude: float = FULL_LEVEL
@@ -47,7 +47,6 @@ class Policy:
     magnitude_std: float = 0.0  # of normal noise; infinite: the magnitude is uniform in [0, `magnitude`]
     magnitude_max: float = FULL_LEVEL  # noisy magnitudes are clipped to [0, this]
     increasing: bool = False  # whether every operation gets stronger with the magnitude
-    interpolation: str = "bicubic"  # "bilinear", "bicubic", or "random" of the two
     fill: tuple[int, ...] = GREY  # colour of what comes in from outside, one value a channel
 
 
@@ -57,10 +56,9 @@ class Operation:
 
     name: str
     argument: float  # degrees, share of the size, slope, factor, bits or threshold; 0 where there is none
-    resample: Image.Resampling = Image.Resampling.BICUBIC
 
 
-def parse(text: str, fill: tuple[int, ...] = GREY, interpolation: str = "bicubic") -> Policy:
+def parse(text: str, fill: tuple[int, ...] = GREY) -> Policy:
     """The policy written as, for instance, 'rand-m9-n2-mstd0.5-inc1' (timm, `rand_augment_transform`).
 
     After 'rand' come, in any order: m magnitude (default 10), n operations (2), p probability of each (0.5),
@@ -71,13 +69,10 @@ def parse(text: str, fill: tuple[int, ...] = GREY, interpolation: str = "bicubic
     Args:
       text: the policy.
       fill: see `Policy`.
-      interpolation: see `Policy`.
 
     Raises:
-      ConfigError: the text or the interpolation is not understood.
+      ConfigError: the text is not understood.
     """
-    if interpolation not in _INTERPOLATIONS:
-        raise ConfigError(f"unknown interpolation {interpolation!r}; choose from {sorted(_INTERPOLATIONS)}")
     kind, *sections = text.split("-")
     if kind != "rand":
         raise ConfigError(f"RandAugment {text!r} does not begin with 'rand', as in 'rand-m9-mstd0.5-inc1'")
@@ -98,7 +93,6 @@ def parse(text: str, fill: tuple[int, ...] = GREY, interpolation: str = "bicubic
         magnitude_std=math.inf if std > _UNIFORM_FROM else std,
         magnitude_max=values.get("mmax", 0) or FULL_LEVEL,
         increasing=bool(values.get("inc", 0)),
-        interpolation=interpolation,
         fill=fill,
     )
 
@@ -112,8 +106,7 @@ def draw(policy: Policy, rng: np.random.Generator) -> list[Operation]:
     """The operations to apply to one image or clip, in order (timm, `RandAugment` and `AugmentOp`).
 
     `policy.layers` names are drawn uniformly and with replacement; each is then kept with
-    `policy.probability` and gets a magnitude, an interpolation and, where the operation has two directions,
-    a sign of its own.
+    `policy.probability` and gets a magnitude and, where the operation has two directions, a sign of its own.
     """
     arguments = _INCREASING if policy.increasing else _PLAIN
     names = list(arguments)
@@ -128,9 +121,7 @@ def draw(policy: Policy, rng: np.random.Generator) -> list[Operation]:
             level = rng.normal(level, policy.magnitude_std)
         level = max(0.0, min(level, policy.magnitude_max))
         sign = -1 if rng.random() < 0.5 else 1
-        choices = _INTERPOLATIONS[policy.interpolation]
-        resample = choices[rng.integers(len(choices))]
-        operations.append(Operation(name, arguments[name](level / FULL_LEVEL, sign), resample))
+        operations.append(Operation(name, arguments[name](level / FULL_LEVEL, sign)))
     return operations
 
 
@@ -169,14 +160,12 @@ def random_erasing(
     rng: np.random.Generator,
     mean: Sequence[float],
     std: Sequence[float],
-    area: tuple[float, float] = (0.02, 1 / 3),
-    aspect: tuple[float, float] = (0.3, 1 / 0.3),
 ) -> np.ndarray:
     """Noise in a random box, as timm's RandomErasing in mode 'pixel' with one box (arXiv 1708.04896).
 
-    The box has a share of the area drawn uniformly from `area` and height / width drawn log-uniformly from
-    `aspect`, both again if it does not fit. In a clip the box is the same in all frames and the noise is not
-    (MCG-NJU/AMD, dataset/random_erasing.py, `_erase_cube`).
+    The box has a share of the area drawn uniformly from 0.02 to 1/3 and height / width drawn log-uniformly
+    from 0.3 to 1/0.3, both again if it does not fit. In a clip the box is the same in all frames and the
+    noise is not (MCG-NJU/AMD, dataset/random_erasing.py, `_erase_cube`).
 
     timm writes N(0, 1) noise into normalised pixels. Here it is written into bytes such that the device's
     normalisation gives N(0, 1) back, up to rounding (at most 0.5 / 255 / std, 0.009 for ImageNet) and up to
@@ -189,8 +178,6 @@ def random_erasing(
       rng: the generator of this image.
       mean: of each channel in [0, 1], as in the normalisation that will follow.
       std: likewise.
-      area: bounds of the box's share of the image.
-      aspect: bounds of the box's height over its width.
 
     Returns:
       A changed copy, or `image` itself.
@@ -199,8 +186,8 @@ def random_erasing(
         return image
     height, width, channels = image.shape[-3:]
     for _ in range(10 if image.ndim == 3 else 100):  # attempts of timm and of `_erase_cube`
-        size = rng.uniform(*area) * height * width
-        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        size = rng.uniform(*_ERASED_AREA) * height * width
+        ratio = math.exp(rng.uniform(*_ERASED_LOG_ASPECT))
         h, w = round(math.sqrt(size * ratio)), round(math.sqrt(size / ratio))
         if h < height and w < width:
             top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
@@ -270,7 +257,7 @@ def _enhance(kind: Callable[[Image.Image], Any]) -> _Apply:
 
 
 def _rotate(image: Image.Image, operation: Operation, fill: tuple[int, ...]) -> Image.Image:
-    return image.rotate(operation.argument, operation.resample, fillcolor=fill)
+    return image.rotate(operation.argument, _RESAMPLE, fillcolor=fill)
 
 
 def _affine(matrix: Callable[[float, int, int], tuple[float, ...]]) -> _Apply:
@@ -279,7 +266,7 @@ def _affine(matrix: Callable[[float, int, int], tuple[float, ...]]) -> _Apply:
     def transform(image: Image.Image, operation: Operation, fill: tuple[int, ...]) -> Image.Image:
         data = matrix(operation.argument, *image.size)
         method = Image.Transform.AFFINE
-        return image.transform(image.size, method, data, operation.resample, fillcolor=fill)
+        return image.transform(image.size, method, data, _RESAMPLE, fillcolor=fill)
 
     return transform
 

@@ -1,48 +1,25 @@
-"""The streams: order, randomness and damage, for any number of processes, threads and workers."""
+"""The streams: order, randomness and damage, for any number of processes, threads, workers and chunks."""
 
+import hashlib
 import itertools
+import multiprocessing
+import threading
+import tracemalloc
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from PIL import Image
 
-from amd_jax import config as config_module
 from amd_jax.config import ConfigError
 from amd_jax.data import pipeline, transforms
-from amd_jax.data.sources import Example, Source, make_source
+from amd_jax.data.example import Example, Source
+from amd_jax.data.order import Share, shuffled_index
+from amd_jax.data.sources import make_source
+from amd_jax.data.views import TrainViews
+from tests.data.conftest import Numbers, make_config
 
 Batch = dict[str, np.ndarray]
-
-
-class Numbers:
-    """Images whose pixels tell their index; the label is the index. Indices in `bad` cannot be read."""
-
-    def __init__(self, length: int, bad: tuple[int, ...] = ()) -> None:
-        self.num_classes = self.length = length
-        self.bad = bad
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Example:
-        if index in self.bad:
-            raise FileNotFoundError("gone")
-        rng = np.random.default_rng(index)
-        return Example(rng.integers(0, 256, (20, 24, 3), np.uint8), index)
-
-    def describe(self, index: int) -> str:
-        return f"number {index}"
-
-
-def make_config(**keys: object) -> ConfigDict:
-    config = config_module.default()
-    config.update({"seed": 5, "batch_size": 6})
-    config.data.update({"image_size": 8, "threads": 2, "prefetch": 2})
-    config.update_from_flattened_dict(keys)
-    return config
 
 
 def read(
@@ -66,6 +43,46 @@ def assert_equal(left: list[Batch], right: list[Batch]) -> None:
             assert np.array_equal(a[key], b[key]), key
 
 
+@pytest.fixture(params=[1, 4, 64])
+def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of one example, of some of a batch, and of all of it."""
+    monkeypatch.setattr(pipeline, "_CHUNK_EXAMPLES", request.param)
+
+
+def digest(batches: Iterator[Batch] | list[Batch]) -> str:
+    found = hashlib.sha256()
+    for batch in batches:
+        for name in ("pixels", "label", "mask"):
+            if name in batch:
+                found.update(f"{batch[name].dtype} {batch[name].shape}".encode() + batch[name].tobytes())
+    return found.hexdigest()[:16]
+
+
+EVERYTHING = {"data.repeats": 2, "data.randaugment": "rand-m9-mstd0.5-inc1", "data.erasing": 0.5}
+GREY = {"data.channels": 1, "data.mean": (0.4,), "data.std": (0.2,)}
+RECORDED = {  # a change here changes what a resumed run sees: say so in the release notes
+    "train": ({}, "a9707d48883207bc"),
+    "everything": (EVERYTHING, "ff83554740b8656c"),
+    "grey": (EVERYTHING | GREY, "65c9269f1f92d0cd"),
+    "later, second of two": (EVERYTHING, "c350d5f84fb55a3e"),
+    "evaluation": (GREY, "8d90ce82ae0d2afd"),
+}
+
+
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("case", RECORDED)
+def test_batches_are_those_recorded(case: str):
+    keys, expected = RECORDED[case]
+    config, source = make_config(**keys), Numbers(17, bad=(3, 4, 11))
+    if case == "evaluation":
+        batches = evaluate(config, source, 6, 2)[1]
+    elif case.startswith("later"):
+        batches = read(config, source, 3, start=1000, process=1, processes=2)
+    else:
+        batches = read(config, source, 4)
+    assert digest(batches) == expected
+
+
 def test_shapes_and_types():
     for batch in read(make_config(**{"data.repeats": 2}), Numbers(10), 2):
         assert set(batch) == {"pixels", "label"}
@@ -85,19 +102,13 @@ def test_every_epoch_shows_every_example_once_in_a_new_order(length: int):
         assert len({tuple(epoch) for epoch in epochs}) == len(epochs)
 
 
-def test_order_is_pinned():
-    """A change here changes what a resumed run sees: say so in the release notes."""
-    order = [pipeline.shuffled_index(0, position, 10) for position in range(20)]
-    assert [epoch for epoch, _ in order] == [0] * 10 + [1] * 10
-    assert [index for _, index in order[:10]] == [5, 8, 9, 7, 4, 2, 1, 0, 3, 6]
-
-
 def test_the_seed_decides():
     first = read(make_config(), Numbers(40), 3)
     assert_equal(first, read(make_config(), Numbers(40), 3))
     assert labels(first) != labels(read(make_config(seed=6), Numbers(40), 3))
 
 
+@pytest.mark.usefixtures("chunk")
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_the_same_global_batch(processes: int):
     whole = read(make_config(), Numbers(10), 4)
@@ -117,6 +128,7 @@ def test_threads_change_nothing():
     )
 
 
+@pytest.mark.usefixtures("chunk")
 @pytest.mark.parametrize("start", [1, 7, 1_000_000])
 def test_a_later_start_is_the_tail(start: int):
     from_zero = min(start, 7)
@@ -125,16 +137,18 @@ def test_a_later_start_is_the_tail(start: int):
     if start == from_zero:
         assert_equal(whole[start:], tail)
     else:  # a position nobody would replay up to
-        index = [pipeline.shuffled_index(5, start * 6 + row, 10)[1] for row in range(18)]
+        index = [shuffled_index(5, start * 6 + row, 10)[1] for row in range(18)]
         assert labels(tail) == index
 
 
-def test_worker_processes_change_nothing():
+def test_worker_processes_change_nothing(monkeypatch: pytest.MonkeyPatch):
     whole = read(make_config(), make_source(make_config().data, "train"), 6)
+    monkeypatch.setattr(pipeline, "_CHUNK_EXAMPLES", 2)  # three elements a batch, for two workers in turn
     workers = make_config(**{"data.workers": 2})
     tail = read(workers, make_source(workers.data, "train"), 4, start=2)
     assert_equal(whole[2:], tail)
     assert {type(array) for batch in tail for array in batch.values()} == {np.ndarray}
+    assert multiprocessing.active_children() == []
 
 
 def test_a_closed_stream_is_at_its_end():
@@ -142,6 +156,77 @@ def test_a_closed_stream_is_at_its_end():
     stream.close()
     stream.close()
     assert list(stream) == []
+
+
+def test_threads_end_when_a_stream_is_closed():
+    before = set(threading.enumerate())
+    read(make_config(), Numbers(9), 3)
+    list(evaluate(make_config(), Numbers(9), 3, 1))
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+
+def test_several_threads_make_one_batch(monkeypatch: pytest.MonkeyPatch):
+    """A thread that reads waits for another one: a batch made by a single thread would never come."""
+    monkeypatch.setattr(pipeline, "_CHUNK_EXAMPLES", 1)
+    together = threading.Barrier(2, timeout=30)
+
+    class Slow(Numbers):
+        def __getitem__(self, index: int) -> Example:
+            together.wait()
+            return super().__getitem__(index)
+
+    config = make_config(**{"batch_size": 2, "data.prefetch": 1})
+    stream = pipeline.train_stream(config, Slow(9), start_step=0, process_index=0, process_count=1)
+    try:
+        assert len(next(stream)["label"]) == 2
+    finally:
+        together.abort()  # whatever reads ahead need not wait any more
+        stream.close()
+
+
+def test_no_more_is_read_ahead_than_asked_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pipeline, "_CHUNK_EXAMPLES", 2)
+    shown: list[int] = []
+
+    class Counted(Numbers):
+        def __getitem__(self, index: int) -> Example:
+            shown.append(index)
+            return super().__getitem__(index)
+
+    read(make_config(**{"data.prefetch": 2}), Counted(9), 5)
+    assert 5 * 6 <= len(shown) <= (5 + 2) * 6
+
+
+def test_memory_does_not_grow_from_batch_to_batch(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pipeline, "_CHUNK_EXAMPLES", 1)
+    config = make_config(**{"batch_size": 2, "data.image_size": 64})
+    with pipeline.train_stream(config, Numbers(9), start_step=0, process_index=0, process_count=1) as stream:
+        for _ in range(20):
+            next(stream)
+        tracemalloc.start()
+        for _ in range(10):
+            batch = next(stream)
+        early = tracemalloc.get_traced_memory()[0]
+        for _ in range(100):
+            batch = next(stream)
+        late = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+    assert late - early < 5 * batch["pixels"].nbytes  # what lies ready varies, by at most what is read ahead
+
+
+@pytest.mark.parametrize(
+    ("size", "repeats", "batch", "prefetch", "most_bytes"),
+    [(28, 1, 64, 4, 2**21), (28, 1, 4096, 4, 2**21), (224, 1, 512, 2, 2**21), (2240, 2, 512, 1, 2**26)],
+)
+def test_an_element_is_a_few_examples(size: int, repeats: int, batch: int, prefetch: int, most_bytes: int):
+    config = make_config(**{"data.image_size": size, "data.repeats": repeats})
+    views, share = TrainViews.from_config(config.data), Share(batch, 0, 1)
+    examples = pipeline._chunk_size(views, share, prefetch)
+    assert 1 <= examples <= 64
+    assert examples * np.prod(views.shape) <= most_bytes
+    assert prefetch * -(-batch // examples) <= 256  # elements ahead
 
 
 def test_step_counts_batches():
@@ -194,22 +279,6 @@ def test_batch_size_must_split():
         )
 
 
-@pytest.fixture
-def damaged(tmp_path: Path) -> ConfigDict:
-    """A folder of 12 JPEG files, of which three are damaged in different ways; labels are 0 and 1."""
-    rng = np.random.default_rng(0)
-    for number in range(12):
-        path = tmp_path / "train" / "ab"[number % 2] / f"{number:02}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(path)
-    cut = tmp_path / "train" / "a" / "04.jpg"
-    cut.write_bytes(cut.read_bytes()[:500])
-    (tmp_path / "train" / "a" / "06.jpg").write_bytes(b"")
-    (tmp_path / "train" / "b" / "01.jpg").write_bytes(b"\xff\xd8 not a JPEG")
-    (tmp_path / "val").symlink_to(tmp_path / "train")
-    return make_config(**{"data.source": "folder", "data.path": str(tmp_path), "batch_size": 12})
-
-
 def test_damaged_files_are_replaced_counted_and_named_once(damaged: ConfigDict, caplog):
     source = make_source(damaged.data, "train")
     with pipeline.train_stream(damaged, source, start_step=0, process_index=0, process_count=1) as stream:
@@ -243,6 +312,15 @@ def test_replacement_wraps_around_and_gives_up_after_fifty():
         read(config, Numbers(60, bad=tuple(range(55))), 1)
 
 
+def test_after_an_error_there_are_no_batches(damaged: ConfigDict):
+    damaged.data.max_corrupt = 2
+    source = make_source(damaged.data, "train")
+    with pipeline.train_stream(damaged, source, start_step=0, process_index=0, process_count=1) as stream:
+        with pytest.raises(ConfigError, match="3 unreadable"):
+            next(stream)
+        assert list(stream) == []  # the next one would begin in the middle of a batch
+
+
 def test_an_error_in_a_worker_process_keeps_its_type():
     config = make_config(**{"data.workers": 1})
     with pytest.raises(ConfigError, match="in a row"):
@@ -258,6 +336,7 @@ def evaluate(config: ConfigDict, source: Source, batch_size: int, processes: int
     return [list(part(process)) for process in range(processes)]
 
 
+@pytest.mark.usefixtures("chunk")
 @pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("length", [1, 6, 13, 18])
 def test_eval_shows_every_example_once(processes: int, length: int):
@@ -282,6 +361,47 @@ def test_eval_masks_damaged_images(damaged: ConfigDict, caplog):
     damaged.data.max_corrupt = 1
     with pytest.raises(ConfigError, match=r"data\.max_corrupt=1"):
         evaluate(damaged, source, 6, 1)
+
+
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("processes", [1, 3])
+def test_eval_rows_name_their_example(processes: int):
+    batches = [
+        batch for part in evaluate(make_config(), Numbers(13, bad=(5,)), 6, processes) for batch in part
+    ]
+    examples = np.concatenate([batch["example"] for batch in batches])
+    assert examples.dtype == np.int32
+    assert sorted(examples) == [-1] * 5 + list(range(13))  # padding, and each once
+    for batch in batches:
+        assert np.array_equal(batch["mask"], (batch["example"] >= 0) & (batch["example"] != 5))
+        assert np.array_equal(batch["label"], np.where(batch["mask"] > 0, batch["example"], 0))
+
+
+class BothWays:
+    """Each image and its mirror image: an evaluation with two views of an example."""
+
+    shape = (2, 1, 8, 8, 3)
+
+    @classmethod
+    def from_config(cls, data: ConfigDict) -> "BothWays":
+        return cls()
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        seen = transforms.resize_center_crop(image, 8)[None]
+        return np.stack([seen, seen[:, :, ::-1]])
+
+
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_several_views_of_an_example_are_rows_side_by_side(processes: int, monkeypatch: pytest.MonkeyPatch):
+    once = [batch for part in evaluate(make_config(), Numbers(7), 6, processes) for batch in part]
+    monkeypatch.setattr(pipeline, "EvalView", BothWays)
+    twice = [batch for part in evaluate(make_config(), Numbers(7), 6, processes) for batch in part]
+    for one, two in zip(once, twice, strict=True):
+        for name in ("label", "example", "mask"):
+            assert np.array_equal(two[name], np.repeat(one[name], 2))
+        assert np.array_equal(two["pixels"][::2], one["pixels"])
+        assert np.array_equal(two["pixels"][1::2], one["pixels"][:, :, :, ::-1])
 
 
 def test_eval_batch_size_must_split():

@@ -72,7 +72,7 @@ def test_parse_reads_the_recipes():
     video = parse("rand-m7-n4-mstd0.5-inc1")
     assert video == Policy(magnitude=7, layers=4, magnitude_std=0.5, increasing=True, fill=GREY)
     assert parse("rand") == Policy()
-    other = parse("rand-inc0-p0.3-mmax12-mstd101", interpolation="random")
+    other = parse("rand-inc0-p0.3-mmax12-mstd101")
     assert (other.increasing, other.probability, other.magnitude_max) == (False, 0.3, 12)
     assert math.isinf(other.magnitude_std)
 
@@ -81,8 +81,6 @@ def test_parse_reads_the_recipes():
 def test_parse_refuses_what_it_does_not_know(text: str):
     with pytest.raises(ConfigError, match="RandAugment"):
         parse(text)
-    with pytest.raises(ConfigError, match="bicubic"):
-        parse("rand", interpolation="nearest")
 
 
 def test_mean_fill_is_the_mean_in_bytes():
@@ -143,14 +141,7 @@ def test_operations_are_uniform_with_replacement_and_kept_by_chance():
     assert any(len({op.name for op in ops}) < len(ops) for ops in draws)
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "random"])
-def test_interpolation_is_drawn_from_its_choices(interpolation: str):
-    policy = parse("rand-n100-p1", interpolation=interpolation)
-    drawn = {op.resample.name.lower() for op in draw(policy, np.random.default_rng(0))}
-    assert drawn == ({"bilinear", "bicubic"} if interpolation == "random" else {interpolation})
-
-
-def expected_image(image: Image.Image, name: str, argument: float, resample: Image.Resampling) -> Image.Image:
+def expected_image(image: Image.Image, name: str, argument: float) -> Image.Image:
     """The operation by Pillow, or by its definition on each value."""
     width, height = image.size
     if name in ENHANCEMENTS:
@@ -165,26 +156,25 @@ def expected_image(image: Image.Image, name: str, argument: float, resample: Ima
     if name == "SolarizeAdd":
         return Image.eval(image, lambda v: min(255, v + int(argument)) if v < 128 else v)
     if name == "Rotate":
-        return image.rotate(argument, resample, fillcolor=FILL)
+        return image.rotate(argument, Image.Resampling.BICUBIC, fillcolor=FILL)
     matrix = {
         "ShearX": (1, argument, 0, 0, 1, 0),
         "ShearY": (1, 0, 0, argument, 1, 0),
         "TranslateXRel": (1, 0, argument * width, 0, 1, 0),
         "TranslateYRel": (1, 0, 0, 0, 1, argument * height),
     }[name]
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=FILL)
+    bicubic = Image.Resampling.BICUBIC
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, bicubic, fillcolor=FILL)
 
 
-@pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
 @pytest.mark.parametrize("name", sorted(ALL))
-def test_operations_are_those_of_pillow(name: str, resample: Image.Resampling):
+def test_operations_are_those_of_pillow(name: str):
     image = picture(20, 31, 3)
     values = {**ARGUMENTS, **INCREASING}.get(name, {9: 0.19, 10: 1.81})
     for value in values.values():
         for argument in (value, -value) if name in SIGNED else (value,):
-            operation = Operation(name, argument, resample)
-            changed = randaugment.apply(image, [operation], FILL)
-            expected = np.asarray(expected_image(Image.fromarray(image), name, argument, resample))
+            changed = randaugment.apply(image, [Operation(name, argument)], FILL)
+            expected = np.asarray(expected_image(Image.fromarray(image), name, argument))
             np.testing.assert_array_equal(changed, expected)
             assert not np.array_equal(changed, image)
 
@@ -223,7 +213,7 @@ def test_shape_and_type_stay_and_the_generator_decides(seed: int, shape: tuple[i
 
 @given(seed=st.integers(0, 2**31))
 def test_all_frames_get_the_same_operations(seed: int):
-    policy = parse("rand-m9-n4-p1-mstd0.5-inc1", interpolation="random")
+    policy = parse("rand-m9-n4-p1-mstd0.5-inc1")
     clip = np.stack([picture(9, 12, 3, seed=i) for i in range(3)])
     together = rand_augment(clip, policy, np.random.default_rng(seed))
     alone = [rand_augment(frame, policy, np.random.default_rng(seed)) for frame in clip]
@@ -288,10 +278,8 @@ def test_frames_share_the_box_and_not_the_noise():
 
 
 def test_erased_pixels_are_standard_normal_after_normalisation_but_for_clipping():
-    image = np.zeros((200, 200, 3), np.uint8)
-    whole = (0.98, 0.99)
-    rng = np.random.default_rng(0)
-    out = random_erasing(image, 1.0, rng, IMAGENET_MEAN, IMAGENET_STD, area=whole, aspect=(1.0, 1.0))
+    image = np.zeros((400, 400, 3), np.uint8)
+    out = random_erasing(image, 1.0, np.random.default_rng(0), IMAGENET_MEAN, IMAGENET_STD)
     rows = np.flatnonzero(out.any(axis=(1, 2)))
     columns = np.flatnonzero(out.any(axis=(0, 2)))
     noise = out[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -310,6 +298,6 @@ def test_erased_pixels_are_standard_normal_after_normalisation_but_for_clipping(
 
 
 def test_erasing_gives_up_when_no_box_fits():
-    image = picture(4, 40, 3)
+    image = picture(1, 300, 3)  # the smallest and flattest box still wants two rows
     rng = np.random.default_rng(0)
-    assert random_erasing(image, 1.0, rng, IMAGENET_MEAN, IMAGENET_STD, (0.9, 1.0), (1.0, 1.0)) is image
+    assert random_erasing(image, 1.0, rng, IMAGENET_MEAN, IMAGENET_STD) is image

@@ -1,0 +1,54 @@
+"""What is done to one example: the training views and the evaluation view, against their definitions."""
+
+import numpy as np
+import pytest
+
+from amd_jax.config import ConfigError
+from amd_jax.data import transforms
+from amd_jax.data.randaugment import mean_fill, parse, rand_augment, random_erasing
+from amd_jax.data.views import EvalView, TrainViews
+from tests.data.conftest import Numbers, make_config
+
+IMAGE = Numbers(1)[0].image
+
+
+def test_training_views_are_cropped_flipped_augmented_and_erased_in_this_order():
+    config = make_config(**{"data.repeats": 3, "data.randaugment": "rand-m9-p1", "data.erasing": 1.0})
+    data = config.data
+    views = TrainViews.from_config(data)(IMAGE, (5, 1, 7))
+    assert (views.shape, views.dtype) == ((3, 1, 8, 8, 3), np.uint8)
+    for number, view in enumerate(views):
+        rng = np.random.default_rng((5, 1, 7, number))
+        expected = transforms.random_resized_crop(IMAGE, 8, data.crop_scale, data.crop_ratio, rng)
+        expected = transforms.random_flip(expected, rng)
+        expected = rand_augment(expected, parse("rand-m9-p1", mean_fill(data.mean)), rng)
+        expected = random_erasing(expected, 1.0, rng, data.mean, data.std)
+        assert np.array_equal(view[0], expected)
+
+
+def test_what_is_off_draws_nothing():
+    config = make_config(**{"data.flip": False})
+    rng = np.random.default_rng((1, 2, 3, 0))
+    expected = transforms.random_resized_crop(IMAGE, 8, (0.2, 1.0), (3 / 4, 4 / 3), rng)
+    assert np.array_equal(TrainViews.from_config(config.data)(IMAGE, (1, 2, 3))[0, 0], expected)
+
+
+def test_a_view_depends_on_its_key_and_number_alone():
+    one = TrainViews.from_config(make_config().data)
+    four = TrainViews.from_config(make_config(**{"data.repeats": 4}).data)
+    views = four(IMAGE, (1, 2, 3))
+    assert np.array_equal(views[:1], one(IMAGE, (1, 2, 3)))
+    assert len({view.tobytes() for view in views}) == 4
+    assert not np.array_equal(one(IMAGE, (1, 2, 3)), one(IMAGE, (1, 2, 4)))
+
+
+def test_evaluation_sees_the_resized_centre_once():
+    view = EvalView.from_config(make_config().data)
+    seen = view(IMAGE)
+    assert seen.shape == view.shape == (1, 1, 8, 8, 3)
+    assert np.array_equal(seen[0, 0], transforms.resize_center_crop(IMAGE, 8))
+
+
+def test_a_policy_that_is_not_understood_is_refused():
+    with pytest.raises(ConfigError, match="RandAugment"):
+        TrainViews.from_config(make_config(**{"data.randaugment": "rand-x3"}).data)
