@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_flags
 
+from amd_jax import config_files
 from amd_jax.config import ConfigError
 
 EXIT_USAGE, EXIT_NON_FINITE, EXIT_STOPPED = 2, 3, 75
@@ -30,6 +31,7 @@ def parse(argv: list[str], keys: Collection[str], module: str) -> list[str]:
       module: what the user started, for messages.
     """
     try:
+        argv = config_files.locate(argv)
         _check_names(argv, keys)
         rest = flags.FLAGS(argv)
         for name in ("config", "workdir"):
