@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from absl import flags
 from ml_collections import config_flags
 
-from amd_jax import exits
+from amd_jax import config_files, exits
 from amd_jax.config import ConfigError, check_names
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, FILE.py or FILE.py:ARGUMENT")
@@ -23,6 +23,7 @@ def parse(argv: list[str], keys: Collection[str], module: str) -> list[str]:
       module: what the user started, for messages.
     """
     try:
+        argv = config_files.locate(argv)
         check_names(argv[1:], keys)  # before anything else
         rest = flags.FLAGS(argv)
         for name in ("config", "workdir"):

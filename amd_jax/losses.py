@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from amd_jax import patches as patch_layout
 
@@ -36,6 +37,9 @@ def pixel_targets(
     - "channel": pixels in [0, 1], each channel normalised over the patch with unbiased variance,
       (x − mean) / (std + 1e-6): VideoMAE and AMD.
     - "pixels": the data set's normalisation only: DMAE, and MAE without norm_pix_loss.
+
+    Raises:
+      ValueError: another kind.
     """
     if kind == "channel":
         x = patch_layout.to_unit(patches)
@@ -90,19 +94,28 @@ def distance_name(spelling: str) -> str:
 
 
 def distance(a: jax.Array, b: jax.Array, kind: str) -> jax.Array:
-    """Mean distance of two equally shaped arrays, in float32: "l2" squared, "l1", or "smooth_l1" (beta 1)."""
+    """Mean distance of two equally shaped arrays, in float32: "l2" squared, "l1", or "smooth_l1" (beta 1).
+
+    Raises:
+      ValueError: another kind.
+    """
     kind = distance_name(kind)
-    error = a.astype(jnp.float32) - b.astype(jnp.float32)
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
     if kind == "l2":
-        return jnp.mean(jnp.square(error))
-    size = jnp.abs(error)
+        return optax.losses.squared_error(a, b).mean()
     if kind == "l1":
-        return jnp.mean(size)
-    return jnp.mean(jnp.where(size < 1, 0.5 * jnp.square(error), size - 0.5))
+        return jnp.abs(a - b).mean()
+    return optax.losses.huber_loss(a, b).mean()
 
 
 def align(student: Sequence[jax.Array], teacher: Sequence[jax.Array], config: LossConfig) -> jax.Array:
-    """Mean (or sum) over layers of the distance between projected student and teacher features."""
+    """Mean (or sum) over layers of the distance between projected student and teacher features.
+
+    Each layer is `[batch, tokens, width]` on both sides.
+
+    Raises:
+      ValueError: different numbers of layers.
+    """
     terms = []
     for s, t in zip(student, teacher, strict=True):
         s, t = s.astype(jnp.float32), t.astype(jnp.float32)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from amd_jax import patches
 
@@ -131,15 +132,7 @@ def soft_targets(labels: jax.Array, num_classes: int, smoothing: float = 0.0) ->
     `smoothing` is spread over all classes, the right one included: smoothing / num_classes for the others,
     1 − smoothing more than that for it (timm, `mixup_target`; the same as label-smoothing cross entropy).
     """
-    return jax.nn.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
-
-
-def soft_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Cross entropy of each example, float32 `[...]`, from logits and targets `[..., num_classes]`.
-
-    Its mean over the batch is timm's SoftTargetCrossEntropy.
-    """
-    return -jnp.sum(targets * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
+    return optax.losses.smooth_labels(jax.nn.one_hot(labels, num_classes), smoothing)
 
 
 def _box(key: jax.Array, lam: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import optax
 from ml_collections import ConfigDict
 
 from amd_jax import methods, patches
-from amd_jax.mixup import draw_mixing, mirror, mix_pixels, mix_targets, soft_cross_entropy, soft_targets
+from amd_jax.mixup import draw_mixing, mirror, mix_pixels, mix_targets, soft_targets
 from amd_jax.models import build, flops
 from amd_jax.models.classifier import Classifier
 from amd_jax.models.vit import drop_path
@@ -143,7 +144,7 @@ class Finetuning:
         """Cross-entropy with the (mixed, smoothed) labels, and with the teacher."""
         pixels, targets = self._mixed(batch)
         logits = self.logits(self.model, params, pixels, batch.get("keep"))
-        loss = soft_cross_entropy(logits, targets).mean()
+        loss = optax.losses.softmax_cross_entropy(logits, targets).mean()
         if self.teacher is None:
             return loss, {}
         told = jax.lax.stop_gradient(self.teacher_logits(frozen, pixels))
@@ -153,8 +154,7 @@ class Finetuning:
     def _distillation(self, logits: jax.Array, told: jax.Array) -> jax.Array:
         """Hard: cross-entropy with the teacher's choice. Soft: T² KL at temperature T (Hinton 2015)."""
         if self.kd_hard:
-            return soft_cross_entropy(logits, jax.nn.one_hot(told.argmax(axis=-1), told.shape[-1])).mean()
+            return optax.losses.softmax_cross_entropy_with_integer_labels(logits, told.argmax(axis=-1)).mean()
         t = self.kd_temperature
-        wanted = jax.nn.softmax(told / t)
-        entropy = -jnp.sum(wanted * jax.nn.log_softmax(told / t), axis=-1)
-        return t**2 * jnp.mean(soft_cross_entropy(logits / t, wanted) - entropy)
+        log_student, log_teacher = jax.nn.log_softmax(logits / t), jax.nn.log_softmax(told / t)
+        return t**2 * optax.losses.kl_divergence_with_log_targets(log_student, log_teacher).mean()

@@ -99,7 +99,7 @@ def make_step(
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema_decay:
-            ema = jax.tree.map(lambda e, p: ema_decay * e + (1 - ema_decay) * p, ema, params)
+            ema = optax.incremental_update(params, ema, 1 - ema_decay)
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return step

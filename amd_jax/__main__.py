@@ -1,0 +1,33 @@
+"""`amd-jax COMMAND …`, or `python -m amd_jax COMMAND …`: the commands of this package under one name."""
+
+import runpy
+import sys
+
+# Each is a module that can also be started by itself, `python -m MODULE …`.
+COMMANDS = {
+    "train": ("amd_jax.main", "train a model, go on with a run, or evaluate it"),
+    "probe": ("amd_jax.probe", "linear probe and kNN of the encoders of finished runs"),
+    "convert": ("amd_jax.convert", "weights in and out of the PyTorch world"),
+    "compare": ("amd_jax.compare", "train and score every method from the same start"),
+    "prepare": ("amd_jax.data.prepare", "prepare a data set of TensorFlow Datasets"),
+    "config": ("amd_jax.config", "list every key of a config with default and meaning"),
+}
+
+
+def main() -> None:
+    """Runs the module of the command as if it had been started by itself; exits with 2 if there is none."""
+    name, *arguments = sys.argv[1:] or [""]
+    if name in COMMANDS:
+        sys.argv = [sys.argv[0], *arguments]
+        runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
+    elif name in ("-h", "--help"):
+        print("usage: amd-jax COMMAND …, and amd-jax COMMAND --help\n")
+        print("\n".join(f"  {name:<9}{meaning}" for name, (_, meaning) in COMMANDS.items()))
+    else:
+        wrong = f"{name!r} is no command" if name else "a command is missing"
+        print(f"error: {wrong}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

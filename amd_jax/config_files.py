@@ -1,0 +1,49 @@
+"""Where config files are found: in the folder where a command is started, or among the package's own."""
+
+import importlib
+import os
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parent
+# Installed they lie in the package; in a checkout of the repository, beside it.
+SHIPPED = folder if (folder := _PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+
+
+def locate(argv: Sequence[str]) -> list[str]:
+    """The command line with a `--config=configs/FILE.py` that is not here replaced by this package's file.
+
+    And `from configs import common` finds the package's from now on, in whatever file is loaded.
+    """
+    out = list(argv)
+    for i, argument in enumerate(out):
+        flag, equals, value = argument.partition("=")
+        if flag in ("--config", "-config") and equals:
+            out[i] = f"{flag}={_located(value)}"
+        elif flag in ("--config", "-config") and i + 1 < len(out):
+            out[i + 1] = _located(out[i + 1])
+    _make_importable(first=out != list(argv))
+    return out
+
+
+def _located(config: str) -> str:
+    """FILE.py or FILE.py:ARGUMENT, with the path of the package's file if there is no other."""
+    path, colon, argument = config.partition(":")
+    folder, name = os.path.split(path)
+    if folder == "configs" and not os.path.exists(path) and (SHIPPED / name).is_file():
+        path = str(SHIPPED / name)
+    return path + colon + argument
+
+
+def _make_importable(first: bool) -> None:
+    """Adds the package's config files to the module `configs`, before or after those of a folder here."""
+    try:
+        configs = importlib.import_module("configs")
+    except ModuleNotFoundError as error:
+        if error.name != "configs":
+            raise
+        configs = sys.modules["configs"] = types.ModuleType("configs")
+    found = list(getattr(configs, "__path__", []))
+    configs.__path__ = [str(SHIPPED), *found] if first else [*found, str(SHIPPED)]
