@@ -14,6 +14,7 @@ from amd_jax.convert.kinds import OF_ANY_PIXELS, original_kind, recognise
 from amd_jax.convert.load import Loaded, load_classifier, load_encoder, load_student
 from amd_jax.convert.sources import open_source, read_stated
 from amd_jax.convert.stated import Stated
+from amd_jax.processes import meet
 
 
 def with_teacher_pixels(config: ConfigDict) -> ConfigDict:
@@ -97,6 +98,7 @@ def checksum(params: Any, who: str) -> int:
     total = 0
     for leaf in jax.tree.leaves(params):
         total = zlib.crc32(np.ascontiguousarray(leaf).tobytes(), total)
+    meet()  # reading takes each process its own time
     if len(set(multihost_utils.process_allgather(np.uint32(total)).flat)) > 1:
         raise ConfigError(
             f"{who}.weights: the processes read different weights; give a path that all of them see alike"

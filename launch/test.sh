@@ -11,6 +11,18 @@ if ! cmp -s requirements-timm.txt .venv/timm/installed; then
         -r requirements-timm.txt
     cp requirements-timm.txt .venv/timm/installed
 fi
+# libtpu (200 MB) describes TPUs, on which meshes are tried without having one. It too is kept apart: where it is
+# found, jax looks for a TPU at every start.
+if [ "$(uname -sm)" = "Linux x86_64" ]; then
+    libtpu=$(.venv/bin/python -c 'from importlib.metadata import requires
+print(next(need.split(";")[0] for need in requires("jax") if need.startswith("libtpu")))')
+    if [ "$(cat .venv/tpu/installed 2>/dev/null)" != "$libtpu" ]; then
+        echo "== installing $libtpu"
+        rm -rf .venv/tpu
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .venv/tpu "$libtpu"
+        echo "$libtpu" > .venv/tpu/installed
+    fi
+fi
 echo "== ruff"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .

@@ -3,9 +3,9 @@
 import functools
 import json
 import os
-import platform
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +23,7 @@ from configs import vitb_in1k
 from tests.runs import ROOT, assert_close
 from tests.tpu_meshes import TOPOLOGIES
 
+LIBTPU = Path(sys.prefix) / "tpu"
 BATCH = 16
 QUICK = {"xla_backend_optimization_level": 0}
 
@@ -204,6 +205,7 @@ def test_a_mesh_that_would_share_an_example_between_processes_is_refused(
 def tpu_meshes() -> dict[str, Any]:
     """What tests/tpu_meshes.py finds."""
     environment = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+    environment["PYTHONPATH"] = str(LIBTPU)
     command = [sys.executable, "-m", "tests.tpu_meshes"]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
@@ -212,9 +214,7 @@ def tpu_meshes() -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.skipif(
-    (platform.system(), platform.machine()) != ("Linux", "x86_64"), reason="libtpu is made for Linux x86-64"
-)
+@pytest.mark.skipif(not LIBTPU.is_dir(), reason="launch/test.sh installs libtpu, which is for Linux x86-64")
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_on_every_tpu_each_process_holds_its_part_of_the_batch_on_every_mesh(name: str) -> None:
     """Only tensor is limited, to the devices of a host."""
