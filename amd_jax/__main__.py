@@ -3,6 +3,8 @@
 import runpy
 import sys
 
+from amd_jax import exits
+
 # Each is a module that can also be started by itself, `python -m MODULE …`.
 COMMANDS = {
     "train": ("amd_jax.main", "train a model, go on with a run, or evaluate it"),
@@ -25,8 +27,7 @@ def main() -> None:
         print("\n".join(f"  {name:<9}{meaning}" for name, (_, meaning) in COMMANDS.items()))
     else:
         wrong = f"{name!r} is no command" if name else "a command is missing"
-        print(f"error: {wrong}; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(exits.say(exits.USAGE, f"{wrong}; choose one of {', '.join(COMMANDS)}"))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import jax
 import pytest
 from absl import flags
 
+from amd_jax import __main__ as all_commands
 from amd_jax import exits, main, probe
 from amd_jax.checkpoint import NotSavedError
 from amd_jax.compare import __main__ as compare
@@ -17,7 +18,16 @@ from amd_jax.loop import NonFiniteError
 from amd_jax.signals import StoppedBySignal
 from tests.runs import ROOT
 
+
+def nameless() -> None:
+    """`amd-jax` with the name of no command."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["amd-jax", "trian"])
+        all_commands.main()
+
+
 COMMANDS = {
+    "amd_jax/__main__.py": nameless,
     "amd_jax/main.py": lambda: main.parse(["main", "--workdir=W"]),
     "amd_jax/compare/__main__.py": lambda: compare.parse(["compare", "--workdir=W"]),
     "amd_jax/probe.py": lambda: probe.main(["/no/such/run"]),

@@ -201,7 +201,7 @@ def test_attention_that_only_a_gpu_has_is_replaced_and_said(
     scored: list[ConfigDict], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert probe.main(["a", "b"]) == 0
-    assert [config.model.attention for config in scored] == ["xla", "xla"]
+    assert [config.model.attention for config in scored] == ["xla", "auto"]
     assert [config.model.dtype for config in scored] == ["bfloat16", "auto"]
     assert capsys.readouterr().err.count("model.attention='cudnn' needs a GPU; probed with 'xla'") == 1
 
