@@ -157,7 +157,7 @@ def smoke(config: ConfigDict) -> None:
     config.decoder.width, config.decoder.depth, config.decoder.heads = 16, 1, 2
     config.batch_size, config.steps = 32, 20
     config.finetune.mix_groups = 1
-    config.optim.base_lr, config.optim.warmup_steps = 0.02, 5
+    config.optim.base_lr, config.optim.warmup_steps, config.optim.warmup_epochs = 0.02, 5, 0.0
     config.eval.every_epochs = 1.0
     config.log.every, config.log.pictures_every, config.checkpoint.every = 5, 20, 10
 

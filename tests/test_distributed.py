@@ -139,7 +139,7 @@ def test_a_signal_to_one_of_two_processes_in_an_evaluation_stops_both_at_one_bat
 @pytest.mark.slow
 def test_two_processes_agree_that_the_disk_is_full_and_which_step_is_whole(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 2500) as disk:
-        every = ["--config.checkpoint.every=2", "--config.steps=4"]
+        every = ["--config.checkpoint.every=2", "--config.steps=4", "--config.optim.warmup_steps=2"]
         processes = two(disk, *every)
         errors = [process.communicate()[1] for process in processes]
         assert [process.returncode for process in processes] == [74, 74], errors

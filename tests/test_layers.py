@@ -1,6 +1,6 @@
 """Imports point one way. This reads the imports of every module and holds the map of README.md.
 
-main → loop → setup, probe → steps → models, losses, masking, patches;  data and convert stand beside them
+commands → loop → setup, evals → program, data, convert → steps → models → masks, losses, patches → the ground
 """
 
 import ast
@@ -68,9 +68,26 @@ def test_the_reader_of_imports_sees_every_form() -> None:
     assert imports_in(source, "amd_jax") == {"jax.numpy", "amd_jax.losses", "amd_jax.config", "torch"}
 
 
-@pytest.mark.parametrize("module", ["config", "masking", "patches", "sharding", "train_state"])
+@pytest.mark.parametrize(
+    "module", ["methods", "masking", "patches", "sharding", "train_state", "trees", "processes"]
+)
 def test_the_foundations_import_nothing_of_ours(module: str) -> None:
     assert ours(f"amd_jax.{module}") == set()
+
+
+def test_the_config_knows_the_names_of_the_methods() -> None:
+    assert ours("amd_jax.config") == {"amd_jax.methods"}
+
+
+@pytest.mark.parametrize("module", under("amd_jax.evals"))
+def test_evaluations_know_nothing_of_runs(module: str) -> None:
+    above = ("setup", "loop", "checkpoint", "weights", "convert", "compare", "train", "probe", "main")
+    assert not any(inside(name, *(f"amd_jax.{a}" for a in above)) for name in ours(module))
+
+
+def test_a_program_knows_nothing_of_data_weights_or_checkpoints() -> None:
+    above = ("data", "convert", "weights", "checkpoint", "setup", "loop", "evals")
+    assert not any(inside(name, *(f"amd_jax.{a}" for a in above)) for name in ours("amd_jax.train.program"))
 
 
 def test_the_linear_probe_knows_features_only() -> None:
@@ -86,17 +103,17 @@ def test_data_knows_neither_networks_nor_steps_nor_jax(module: str) -> None:
     """Its workers are processes that must not touch an accelerator."""
     forbidden = ("jax", "jaxlib", "flax", "optax", "amd_jax.models", "amd_jax.steps", "amd_jax.convert")
     assert [name for name in IMPORTS[module] if inside(name, *forbidden)] == []
-    assert all(inside(name, "amd_jax.data", "amd_jax.config") for name in ours(module))
+    assert all(inside(name, "amd_jax.data", "amd_jax.config", "amd_jax.exits") for name in ours(module))
 
 
 @pytest.mark.parametrize("module", under("amd_jax.models"))
 def test_models_know_only_masks_and_each_other(module: str) -> None:
-    assert all(inside(name, "amd_jax.models", "amd_jax.masking") for name in ours(module))
+    assert all(inside(name, "amd_jax.models", "amd_jax.masking", "amd_jax.methods") for name in ours(module))
 
 
 @pytest.mark.parametrize("module", under("amd_jax.steps"))
 def test_steps_know_only_the_mathematics(module: str) -> None:
-    allowed = ("models", "losses", "masking", "mixup", "patches", "train_state", "optim", "steps")
+    allowed = ("models", "losses", "masking", "methods", "mixup", "patches", "train_state", "optim", "steps")
     assert all(inside(name, *(f"amd_jax.{a}" for a in allowed)) for name in ours(module))
 
 

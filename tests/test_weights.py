@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from amd_jax.convert.arch import Arch
 from amd_jax.convert.runs import arch_of_run
 from amd_jax.convert.stated import Stated
 from amd_jax.models import build
+from amd_jax.train.program import Program
 from amd_jax.weights import with_teacher_pixels
 from configs import finetune_vitb_in1k
 from tests.convert.conftest import as_ours, published, run
@@ -121,14 +123,16 @@ def _prepare(config: ConfigDict, workdir: Path, monkeypatch: pytest.MonkeyPatch)
     """Everything but the compilation, on one device."""
     device = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda *args: device)
-    monkeypatch.setattr(setup, "_compile", lambda *args: None)
+    compiled = SimpleNamespace(memory_analysis=lambda: None)
+    monkeypatch.setattr(Program, "lower", lambda self: SimpleNamespace(compile=lambda: compiled))
     return setup.prepare(config, str(workdir))
 
 
 def test_the_run_computes_with_them_and_records_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = _timm(tmp_path / "timm")
     prepared = _prepare(_taught(weights, loss__align="sml1"), tmp_path / "run", monkeypatch)
-    assert (prepared.task.teacher_mean, prepared.task.mean) == (HALF, prepared.config.data.mean)
+    task: Any = prepared.program.task
+    assert (task.teacher_mean, task.mean) == (HALF, prepared.config.data.mean)
     saved = load_config(str(tmp_path / "run"))
     assert saved["teacher"]["mean"] == list(HALF)
     assert saved["loss"]["align"] == "smooth_l1"
