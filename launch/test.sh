@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, types and the whole test suite. Arguments go to pytest, as in: bash launch/test.sh -k masking
+# Lint, types and the whole test suite, on two cores. Arguments go to pytest, as in: bash launch/test.sh -k masking
 set -euo pipefail
 . "$(dirname "$0")/setup_env.sh" requirements-test.txt
 # torchvision's wheel does not fit the CPU build of torch and would break transformers, so timm and it are kept
@@ -29,4 +29,4 @@ echo "== ruff"
 echo "== mypy"
 .venv/bin/mypy
 echo "== pytest"
-.venv/bin/python -m pytest "$@"
+.venv/bin/python -m pytest -n 2 "$@"
