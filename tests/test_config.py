@@ -140,7 +140,10 @@ WRONG = [
     ({"optim.b2": 1.0}, "optim.b2=1.0"),
     ({"optim.layer_decay": 0.75}, "optim.layer_decay=0.75"),
     ({"optim.warmup_steps": 21}, "optim.warmup_steps=21"),
-    ({"steps": 0, "epochs": 20.0, "optim.warmup_steps": 0, "optim.warmup_epochs": 40.0}, "optim.warmup_epochs=40.0"),
+    (
+        {"steps": 0, "epochs": 20.0, "optim.warmup_steps": 0, "optim.warmup_epochs": 40.0},
+        "optim.warmup_epochs=40.0",
+    ),
     ({"decoder.depth": 0}, "decoder.depth=0"),
     ({"probe.pool": "cls", "student.cls_token": False}, "probe.pool='cls'"),
     ({"probe.optimizer": "sgd"}, "probe.optimizer='sgd'"),
