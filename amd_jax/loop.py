@@ -175,10 +175,14 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
         stack.enter_context(stream)
         stack.enter_context(signals.installed())
         stack.enter_context(jax.transfer_guard("disallow"))
-        if step and _is_unscored(run):
-            for evaluation, hook in zip(evaluations, evaluators, strict=True):
-                if evaluation.scores is not None and hook.due(step, step == program.total_steps, False):
-                    hook.call(step, state)
+        due = [
+            hook
+            for evaluation, hook in zip(evaluations, evaluators, strict=True)
+            if evaluation.scores is not None and hook.due(step, step == program.total_steps, False)
+        ]
+        if step and due and _is_unscored(run):
+            for hook in due:
+                hook.call(step, state)
             if owed:
                 raise _stopped(run, signals, step)
         while step < program.total_steps:
