@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
         os.environ.setdefault("NPROC", "32")
     import jax
 
-    from amd_jax import loop, setup
+    from amd_jax.train import loop, setup
 
     logging.set_verbosity(logging.WARNING)
     try:

@@ -19,13 +19,13 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags.tuple_parser import TupleParser
 
 from amd_jax import exits, hardware
-from amd_jax.checkpoint import load_params, run_config
 from amd_jax.config import KEYS, ConfigError, Key, check_names
 from amd_jax.data import sources
-from amd_jax.evals.probe import Scores, make_prober
+from amd_jax.evals.features import Scores, make_prober
 from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
-from amd_jax.validate import validate_probe
+from amd_jax.train.validate import validate_probe
+from amd_jax.workdir import load_params, run_config
 
 SECTION = "probe."
 ATTENTION = "model.attention"

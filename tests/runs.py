@@ -12,14 +12,15 @@ import optax
 from ml_collections import ConfigDict
 
 from amd_jax import sharding
-from amd_jax.checkpoint import Checkpoints, save_config
 from amd_jax.data.sources import make_source
-from amd_jax.metrics import read
 from amd_jax.steps.tasks import make_task
+from amd_jax.steps.train_state import TrainState
 from amd_jax.train import program
-from amd_jax.train_state import TrainState
+from amd_jax.train.checkpoint import Checkpoints
+from amd_jax.train.metrics import read
+from amd_jax.train.validate import validate
 from amd_jax.trees import path_name
-from amd_jax.validate import validate
+from amd_jax.workdir import save_config
 from configs import vitb_in1k
 
 ROOT = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from amd_jax.config import KEYS, ConfigError, default, flat
 from amd_jax.steps.pretrain import Pretraining
-from amd_jax.validate import validate
+from amd_jax.train.validate import validate
 from tests.runs import step_shapes
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from amd_jax.checkpoint import load_params
+from amd_jax.workdir import load_params
 from tests import together
 from tests.disks import enlarge, small_disk
 from tests.runs import ROOT, assert_close, assert_same, losses, metrics, start

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from amd_jax import optim, sharding
+from amd_jax import sharding
 from amd_jax.compare import plan as plans
 from amd_jax.config import KEYS, default, flat
 from amd_jax.steps.tasks import make_task
+from amd_jax.train import optim
 from amd_jax.trees import path_name
 from tests.test_config import RUNS, load
 

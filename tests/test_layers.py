@@ -1,53 +1,22 @@
-"""Imports point one way. This reads the imports of every module and holds the map of README.md.
-
-commands → loop → setup, evals → program, data, convert → steps → models → masks, losses, patches → the ground
-"""
+"""Imports point one way: this holds the floors that docs/architecture.md draws."""
 
 import ast
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-OURS = ("amd_jax", "configs")
-FILES = sorted(path for folder in OURS for path in (ROOT / folder).rglob("*.py"))
+from tests.imports import (
+    DRAWING,
+    FLOORS,
+    IMPORTS,
+    MODULES,
+    drawn,
+    floor,
+    imports_in,
+    inside,
+    ours,
+)  # fmt: skip
 
-
-def name_of(path: Path) -> str:
-    """`amd_jax/models/vit.py` as `amd_jax.models.vit`, a package's `__init__.py` as the package."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {name_of(path): path for path in FILES}
-
-
-def imports_in(source: str, package: str) -> set[str]:
-    """All that `source` imports, at any depth; `from a import b` is `a.b` if that is a module of ours."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package.split(".")[: -node.level or None]) if node.level else ""
-            origin = ".".join(filter(None, (base, node.module)))
-            for alias in node.names:
-                full = f"{origin}.{alias.name}"
-                found.add(full if full in MODULES else origin)
-    return found
-
-
-IMPORTS = {name: imports_in(path.read_text(), name) for name, path in MODULES.items()}
-
-
-def inside(name: str, *packages: str) -> bool:
-    """Whether `name` is one of `packages` or lies in one."""
-    return any(name == package or name.startswith(f"{package}.") for package in packages)
-
-
-def ours(module: str) -> set[str]:
-    """What `module` imports of this project."""
-    return {name for name in IMPORTS[module] if inside(name, *OURS)}
+OF_THE_PACKAGE = sorted(name for name in MODULES if inside(name, "amd_jax") and name != "amd_jax")
 
 
 def importers(*packages: str) -> set[str]:
@@ -63,14 +32,25 @@ def under(package: str) -> list[str]:
 
 
 def test_the_reader_of_imports_sees_every_form() -> None:
-    source = "import jax.numpy as jnp\nfrom amd_jax import losses\nfrom amd_jax.config import KEYS\n"
+    source = "import jax.numpy as jnp\nfrom amd_jax.steps import losses\nfrom amd_jax.config import KEYS\n"
     source += "def f():\n    from torch import nn\n"
-    assert imports_in(source, "amd_jax") == {"jax.numpy", "amd_jax.losses", "amd_jax.config", "torch"}
+    assert imports_in(source, "amd_jax") == {"jax.numpy", "amd_jax.steps.losses", "amd_jax.config", "torch"}
 
 
-@pytest.mark.parametrize(
-    "module", ["methods", "masking", "patches", "sharding", "train_state", "trees", "processes"]
-)
+@pytest.mark.parametrize("module", OF_THE_PACKAGE)
+def test_a_module_imports_from_its_own_floor_or_a_lower_one(module: str) -> None:
+    height = FLOORS.index(floor(module))
+    above = [other for other in ours(module) - {"amd_jax"} if FLOORS.index(floor(other)) > height]
+    assert above == []
+
+
+def test_the_drawing_shows_the_imports() -> None:
+    """`python -m tests.imports` makes it."""
+    page = DRAWING.read_text()
+    assert page == drawn(page)
+
+
+@pytest.mark.parametrize("module", ["methods", "processes", "trees", "sharding"])
 def test_the_foundations_import_nothing_of_ours(module: str) -> None:
     assert ours(f"amd_jax.{module}") == set()
 
@@ -79,14 +59,8 @@ def test_the_config_knows_the_names_of_the_methods() -> None:
     assert ours("amd_jax.config") == {"amd_jax.methods"}
 
 
-@pytest.mark.parametrize("module", under("amd_jax.evals"))
-def test_evaluations_know_nothing_of_runs(module: str) -> None:
-    above = ("setup", "loop", "checkpoint", "weights", "convert", "compare", "train", "probe", "main")
-    assert not any(inside(name, *(f"amd_jax.{a}" for a in above)) for name in ours(module))
-
-
 def test_a_program_knows_nothing_of_data_weights_or_checkpoints() -> None:
-    above = ("data", "convert", "weights", "checkpoint", "setup", "loop", "evals")
+    above = ("data", "convert", "evals", "train.weights", "train.checkpoint", "train.setup", "train.loop")
     assert not any(inside(name, *(f"amd_jax.{a}" for a in above)) for name in ours("amd_jax.train.program"))
 
 
@@ -95,7 +69,7 @@ def test_the_linear_probe_knows_features_only() -> None:
 
 
 def test_losses_know_only_the_patch_layout() -> None:
-    assert ours("amd_jax.losses") == {"amd_jax.patches"}
+    assert ours("amd_jax.steps.losses") == {"amd_jax.models.patches"}
 
 
 @pytest.mark.parametrize("module", under("amd_jax.data"))
@@ -108,13 +82,9 @@ def test_data_knows_neither_networks_nor_steps_nor_jax(module: str) -> None:
 
 @pytest.mark.parametrize("module", under("amd_jax.models"))
 def test_models_know_only_masks_and_each_other(module: str) -> None:
-    assert all(inside(name, "amd_jax.models", "amd_jax.masking", "amd_jax.methods") for name in ours(module))
-
-
-@pytest.mark.parametrize("module", under("amd_jax.steps"))
-def test_steps_know_only_the_mathematics(module: str) -> None:
-    allowed = ("models", "losses", "masking", "methods", "mixup", "patches", "train_state", "optim", "steps")
-    assert all(inside(name, *(f"amd_jax.{a}" for a in allowed)) for name in ours(module))
+    assert all(
+        inside(name, "amd_jax.models", "amd_jax.models.masking", "amd_jax.methods") for name in ours(module)
+    )
 
 
 def test_only_convert_may_import_other_frameworks() -> None:
@@ -147,7 +117,9 @@ def test_the_package_never_imports_its_configs() -> None:
 
 
 def test_only_a_command_hands_over_to_the_loop() -> None:
-    assert all(inside(module, "amd_jax.main", "amd_jax.compare") for module in importers("amd_jax.loop"))
+    assert all(
+        inside(module, "amd_jax.main", "amd_jax.compare") for module in importers("amd_jax.train.loop")
+    )
 
 
 def test_nothing_but_a_comparison_knows_of_comparisons() -> None:

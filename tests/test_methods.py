@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from amd_jax import loop, setup
 from amd_jax.evals.evaluators import EVALUATORS
 from amd_jax.methods import METHODS, Method
 from amd_jax.steps.pretrain import Pretraining
 from amd_jax.steps.tasks import TASKS
+from amd_jax.train import loop, setup
 from tests.runs import ROOT, metrics, tiny
 
 SOURCES = sorted((ROOT / "amd_jax").rglob("*.py"))

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from amd_jax import loop, probe, setup
+from amd_jax import probe
 from amd_jax.config import ConfigError
 from amd_jax.data import sources
 from amd_jax.evals import probe as evals
 from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
+from amd_jax.train import loop, setup
 from tests.runs import losses, metrics, tiny
 
 

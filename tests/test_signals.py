@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from amd_jax.config import default
 from amd_jax.data.sources import make_source
-from amd_jax.evals import accuracy, probe
+from amd_jax.evals import accuracy, features
 from amd_jax.sharding import make_mesh
 from amd_jax.signals import Interrupted, Signals
 from tests.runs import tiny
@@ -58,7 +58,7 @@ def test_features_stop_within_a_batch() -> None:
 
     mesh = make_mesh(devices=jax.devices()[:1])
     with pytest.raises(Interrupted):
-        probe.features(encode, {}, config, make_source(config.data, "eval"), mesh, after(3))
+        features.features(encode, {}, config, make_source(config.data, "eval"), mesh, after(3))
     assert encoded == [100] * 3  # of 20
 
 

@@ -25,8 +25,8 @@ def main(argv: list[str]) -> int:
     del argv
     from pathlib import Path
 
-    from amd_jax import setup
-    from amd_jax.compare import cell, plan, report, schedule
+    from amd_jax.compare import cell, grid, report, schedule
+    from amd_jax.train import setup
 
     logging.set_verbosity(logging.WARNING)
     wanted, place = command.CONFIG.value, str(command.WORKDIR.value)
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     try:
         report.check_plotting()
         workdir = Path(setup.local_folder(place)).absolute()
-        cells = plan.cells(wanted, workdir)
+        cells = grid.cells(wanted, workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         renew(schedule.run_all(cells, workdir, _JOBS.value, finished))
     except OSError as error:  # a workdir that cannot be written

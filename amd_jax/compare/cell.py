@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from amd_jax import loop, metrics, probe, setup
-from amd_jax.checkpoint import load_params, write_json
-from amd_jax.compare.plan import Cell
+from amd_jax import probe
+from amd_jax.compare.grid import Cell
 from amd_jax.config import ConfigError
+from amd_jax.train import loop, metrics, setup
+from amd_jax.workdir import load_params, write_json
 
 CELL, RESULT = "cell.json", "result.json"
 Result = dict[str, Any]

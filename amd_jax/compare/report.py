@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from amd_jax.compare import plan as plans
+from amd_jax.compare import grid
 from amd_jax.compare.cell import Result
-from amd_jax.compare.plan import Recipe
+from amd_jax.compare.grid import Recipe
 from amd_jax.config import ConfigError
 
 Results = Mapping[str, Result]
@@ -20,8 +20,8 @@ def write(plan: ConfigDict, results: Results, workdir: Path) -> None:
     """`results.md` with every table, as far as there are results."""
     parts = [_setting(results), "## Methods\n\n" + _methods(plan, results)]
     parts.append("## Differences\n\n" + _differences(plan, results))
-    for question, variants in plans.ablations(plan).items():
-        labels = plans.ablation_labels(plan, question)
+    for question, variants in grid.ablations(plan).items():
+        labels = grid.ablation_labels(plan, question)
         parts.append(f"## {_title(question)}\n\n" + _ablation(plan, variants, labels, results))
     temporary = workdir / "results.tmp"
     temporary.write_text("\n\n".join(parts) + "\n")
@@ -41,7 +41,7 @@ def plot(plan: ConfigDict, results: Results, workdir: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    columns, methods = _columns(plan.labels), plans.methods(plan)
+    columns, methods = _columns(plan.labels), grid.methods(plan)
     figure = Figure(figsize=(3 * len(columns), 1 + 0.4 * len(methods)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
@@ -93,10 +93,10 @@ def _scores(plan: ConfigDict, recipe: Recipe, column: Column, results: Results) 
 
 def _methods(plan: ConfigDict, results: Results) -> str:
     columns = _columns(plan.labels)
-    rows = [_row(plan, name, recipe, columns, results) for name, recipe in plans.methods(plan).items()]
-    teacher = results.get(plans.TEACHER)
+    rows = [_row(plan, name, recipe, columns, results) for name, recipe in grid.methods(plan).items()]
+    teacher = results.get(grid.TEACHER)
     if teacher:
-        tuned = [results.get(f"{plans.TEACHER}/{plans.share_name(share)}") for share in plan.labels]
+        tuned = [results.get(f"{grid.TEACHER}/{grid.share_name(share)}") for share in plan.labels]
         scores = [teacher["probe_top1"], teacher["knn_top1"], *(t and t["eval_top1"] for t in tuned)]
         numbers = ["–" if score is None else f"{score:.2f}" for score in scores]
         rows.append(["*teacher*", *numbers, f"{teacher['tflop']:.2f}", f"{teacher['seconds']:.0f}"])
@@ -106,7 +106,7 @@ def _methods(plan: ConfigDict, results: Results) -> str:
         "below: one pre-training, the frozen teacher's part included and its own training not; fine-tuning "
         "is not counted."
     )
-    if any(recipe.needs_labels for recipe in plans.methods(plan).values()):
+    if any(recipe.needs_labels for recipe in grid.methods(plan).values()):
         note += (
             " kd is a classifier before it is fine-tuned: its encoder learned from a teacher's labels, and "
             "it keeps its head."
@@ -116,7 +116,7 @@ def _methods(plan: ConfigDict, results: Results) -> str:
 
 def _differences(plan: ConfigDict, results: Results) -> str:
     """AMD minus each other method, seed by seed: initial weights and data order are shared."""
-    columns, recipes = _columns(plan.labels), plans.methods(plan)
+    columns, recipes = _columns(plan.labels), grid.methods(plan)
     rows = []
     for method, recipe in recipes.items():
         if method == "amd" or "amd" not in recipes:

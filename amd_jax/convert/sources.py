@@ -79,7 +79,7 @@ def _read_header(path: Path) -> stated.Stated:
 
 
 def _read_run(run: Path) -> stated.Stated:
-    from amd_jax.checkpoint import CONFIG, load_classes, run_config
+    from amd_jax.workdir import CONFIG, load_classes, run_config
 
     data = run_config(str(run)).data
     return stated.Stated(
@@ -215,9 +215,9 @@ def _fetch(src: str) -> str:
 
 def _open_run(run: Path, step: int | None) -> Source:
     """A checkpoint of a run: its parameters, and the sizes from its config."""
-    from amd_jax.checkpoint import keeps_mean, load_params, run_config
     from amd_jax.convert.runs import arch_of_run
     from amd_jax.convert.tables import flatten
+    from amd_jax.workdir import keeps_mean, load_params, run_config
 
     config = run_config(str(run))
     params, step = load_params(str(run), step)

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from amd_jax import losses
 from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError
 from amd_jax.convert import build, tables
 from amd_jax.convert.arch import Arch
@@ -22,10 +21,11 @@ from amd_jax.convert.describe import Facts
 from amd_jax.convert.kinds import Found, recognise
 from amd_jax.convert.plan import make_plan
 from amd_jax.convert.readers import open_arrays, open_safetensors
-from amd_jax.masking import Masks, masks_from_levels
+from amd_jax.models.masking import Masks, masks_from_levels
+from amd_jax.models.patches import normalize, patchify
 from amd_jax.models.student import AlignConfig
 from amd_jax.models.vit import ViT
-from amd_jax.patches import normalize, patchify
+from amd_jax.steps import losses
 from amd_jax.steps.pretrain import Pretraining
 
 OUTPUT_TOLERANCE = 1e-5

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from amd_jax.data.example import Source
 from amd_jax.signals import Stop, never
-from amd_jax.train_state import TrainState
+from amd_jax.steps.train_state import TrainState
 
 
 class Scorer(Protocol):

@@ -6,13 +6,13 @@ Who adds one writes a file beside this one and gives it a name here.
 from collections.abc import Callable
 
 from amd_jax import methods
-from amd_jax.evals import accuracy, pictures, probe
+from amd_jax.evals import accuracy, features, pictures
 from amd_jax.evals.evaluation import Evaluation, Setting
 
 # Each makes its evaluation, or None where the config turns it off.
 EVALUATORS: dict[str, Callable[[Setting], Evaluation | None]] = {
     "accuracy": accuracy.evaluation,
-    "probe": probe.evaluation,
+    "probe": features.evaluation,
     "pictures": pictures.evaluation,
 }
 

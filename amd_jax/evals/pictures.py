@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from amd_jax import losses, patches
 from amd_jax.data import pipeline
 from amd_jax.evals.evaluation import Evaluation, Setting
-from amd_jax.masking import levels_from_masks
+from amd_jax.models import patches
+from amd_jax.models.masking import levels_from_masks
 from amd_jax.sharding import replicated
+from amd_jax.steps import losses
 from amd_jax.steps.pretrain import Pretraining
 
 EXAMPLES = 8  # in a picture

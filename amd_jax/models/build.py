@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from amd_jax import methods
-from amd_jax.masking import visible_count
 from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.classifier import Classifier
+from amd_jax.models.masking import visible_count
 from amd_jax.models.sizes import SIZES
 from amd_jax.models.student import AlignConfig, DecoderConfig, Student
 from amd_jax.models.vit import ViT, ViTConfig

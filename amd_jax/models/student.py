@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from amd_jax.masking import Masks
 from amd_jax.models import positions
 from amd_jax.models.blocks import BlockConfig, Blocks, Linear, layer_norm
+from amd_jax.models.masking import Masks
 from amd_jax.models.vit import ViT, ViTConfig
 
 token_init = nn.initializers.truncated_normal(0.02)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from amd_jax import methods, patches
-from amd_jax.mixup import draw_mixing, mirror, mix_pixels, mix_targets, soft_targets
-from amd_jax.models import build, flops
+from amd_jax import methods
+from amd_jax.models import build, flops, patches
 from amd_jax.models.classifier import Classifier
 from amd_jax.models.vit import drop_path
+from amd_jax.steps.mixup import draw_mixing, mirror, mix_pixels, mix_targets, soft_targets
 from amd_jax.steps.step import Batch, Metrics
 
 

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from amd_jax import losses, patches
-from amd_jax.masking import Masks, nested_masks
-from amd_jax.models import build, flops
+from amd_jax.models import build, flops, patches
+from amd_jax.models.masking import Masks, nested_masks
 from amd_jax.models.student import Student, StudentOutput
 from amd_jax.models.vit import ViT
+from amd_jax.steps import losses
 from amd_jax.steps.step import Batch, Metrics
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from amd_jax.train_state import TrainState
+from amd_jax.steps.train_state import TrainState
 
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]

@@ -12,12 +12,13 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from amd_jax import hardware, methods, optim, sharding
+from amd_jax import hardware, methods, sharding
 from amd_jax.config import ConfigError
 from amd_jax.models import build as models
 from amd_jax.steps.step import Step, Task, make_step
 from amd_jax.steps.tasks import make_task
-from amd_jax.train_state import TrainState
+from amd_jax.steps.train_state import TrainState
+from amd_jax.train import optim
 from amd_jax.trees import overlay, path_name
 
 

@@ -7,11 +7,11 @@ import numpy as np
 from absl import logging
 from clu import parameter_overview
 
-from amd_jax import throughput
 from amd_jax.config import flat
 from amd_jax.evals import pictures
-from amd_jax.metrics import make_writer
-from amd_jax.setup import Run
+from amd_jax.train import throughput
+from amd_jax.train.metrics import make_writer
+from amd_jax.train.setup import Run
 
 
 class Reporter:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from amd_jax.compare import cell as cell_run
-from amd_jax.compare.plan import Cell
+from amd_jax.compare.grid import Cell
 from amd_jax.config import ConfigError
 from configs import compare_fashion
 from tests.runs import ROOT

@@ -119,10 +119,11 @@ def test_checkpoint_of_a_run_is_imported_and_exported(tmp_path: Path) -> None:
     import jax
     import optax
 
-    from amd_jax.checkpoint import Checkpoints, save_config
     from amd_jax.convert.tables import flatten
     from amd_jax.steps.pretrain import Pretraining
-    from amd_jax.train_state import TrainState
+    from amd_jax.steps.train_state import TrainState
+    from amd_jax.train.checkpoint import Checkpoints
+    from amd_jax.workdir import save_config
     from tests.runs import tiny
 
     config = tiny()

@@ -22,7 +22,7 @@ from amd_jax.convert.kinds import recognise
 from amd_jax.convert.readers import METADATA_KEY, open_safetensors
 from amd_jax.convert.sources import open_source
 from amd_jax.convert.tables import flatten
-from amd_jax.masking import Masks
+from amd_jax.models.masking import Masks
 from tests.convert.conftest import (
     amd_arch,
     as_ours,

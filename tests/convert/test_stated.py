@@ -127,7 +127,7 @@ def test_import_and_export_keep_what_was_said(tmp_path: Path) -> None:
 
 
 def test_run_says_its_own(tmp_path: Path) -> None:
-    from amd_jax.checkpoint import save_classes, save_config
+    from amd_jax.workdir import save_classes, save_config
 
     config = tiny(data__mean=(0.1, 0.2, 0.3), data__std=(0.4, 0.5, 0.6))
     save_config(str(tmp_path), config)

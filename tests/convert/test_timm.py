@@ -17,8 +17,8 @@ from amd_jax.convert.load import load_classifier, load_encoder
 from amd_jax.convert.stated import Stated
 from amd_jax.data.transforms import resize_center_crop
 from amd_jax.models.blocks import layer_norm
+from amd_jax.models.patches import normalize, patchify
 from amd_jax.models.vit import ViT
-from amd_jax.patches import normalize, patchify
 from tests.convert.conftest import as_ours, image_arch, run
 
 TIMM = Path(sys.prefix) / "timm"

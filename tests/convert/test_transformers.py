@@ -16,8 +16,8 @@ from amd_jax.convert.load import Loaded, load_classifier, load_student
 from amd_jax.convert.sources import open_source
 from amd_jax.convert.stated import Stated
 from amd_jax.data.transforms import resize_center_crop
-from amd_jax.masking import Masks, masks_from_levels
-from amd_jax.patches import normalize, patchify
+from amd_jax.models.masking import Masks, masks_from_levels
+from amd_jax.models.patches import normalize, patchify
 from tests.convert.conftest import as_ours, image_arch, imported, mae_arch, run, video_arch
 
 torch = pytest.importorskip("torch")

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amd_jax import patches
 from amd_jax.evals import pictures
-from amd_jax.masking import levels_from_masks
+from amd_jax.models import patches
+from amd_jax.models.masking import levels_from_masks
 from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
 from configs import vitb_in1k

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from amd_jax import patches
-from amd_jax.masking import Masks
-from amd_jax.models import build
+from amd_jax.models import build, patches
 from amd_jax.models.blocks import BlockConfig, Blocks
+from amd_jax.models.masking import Masks
 from amd_jax.models.positions import sincos_2d
 from amd_jax.models.student import FillIn
 from amd_jax.models.vit import ViT

@@ -10,7 +10,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from amd_jax import optim, sharding
+from amd_jax import sharding
 from amd_jax.data.example import Example
 from amd_jax.data.sources import make_source
 from amd_jax.data.subset import Subset
@@ -19,7 +19,8 @@ from amd_jax.evals.accuracy import make_scorer
 from amd_jax.models.vit import drop_path
 from amd_jax.steps.finetune import Finetuning
 from amd_jax.steps.step import make_step
-from amd_jax.train_state import TrainState
+from amd_jax.steps.train_state import TrainState
+from amd_jax.train import optim
 from configs import finetune_vitb_in1k, kd_vitb_in1k
 
 BATCH = 8

@@ -11,10 +11,10 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
-from amd_jax import optim
 from amd_jax.steps.pretrain import Pretraining
 from amd_jax.steps.step import make_step
-from amd_jax.train_state import TrainState
+from amd_jax.steps.train_state import TrainState
+from amd_jax.train import optim
 from amd_jax.trees import path_name
 from configs import vitb_in1k
 from tests.runs import assert_close

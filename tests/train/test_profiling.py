@@ -6,10 +6,9 @@ import jax
 import pytest
 from jax.profiler import ProfileData
 
-from amd_jax import loop, setup
 from amd_jax.config import ConfigError
-from amd_jax.train import profiling
-from amd_jax.validate import validate
+from amd_jax.train import loop, profiling, setup
+from amd_jax.train.validate import validate
 from tests.runs import tiny
 
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from amd_jax import preflight, setup, sharding
+from amd_jax import sharding
 from amd_jax.config import ConfigError, default
+from amd_jax.train import preflight, setup
 from tests.runs import tiny
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from amd_jax import optim
 from amd_jax.config import ConfigError, default
 from amd_jax.steps.pretrain import Pretraining
+from amd_jax.train import optim
 from amd_jax.trees import path_name
 from configs import vitb_in1k
 

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from amd_jax import loop, setup
-from amd_jax.checkpoint import Checkpoints, NotSavedError
 from amd_jax.config import ConfigError
-from amd_jax.evals import probe
-from amd_jax.train_state import TrainState
+from amd_jax.evals import features
+from amd_jax.steps.train_state import TrainState
+from amd_jax.train import loop, setup
+from amd_jax.train.checkpoint import Checkpoints, NotSavedError
 from tests.disks import enlarge, small_disk
 from tests.runs import assert_same, losses, metrics, start, tiny
 
@@ -175,7 +175,7 @@ def test_a_signal_in_an_evaluation_stops_within_a_batch_and_the_restart_makes_up
 ) -> None:
     """Each evaluation encodes 22 batches; at the last step it is made up for as well, and once."""
     calls: list[int] = []
-    make_encoder = probe.make_encoder
+    make_encoder = features.make_encoder
 
     def interrupted(*args):
         encode = make_encoder(*args)
@@ -191,9 +191,9 @@ def test_a_signal_in_an_evaluation_stops_within_a_batch_and_the_restart_makes_up
     def steps_with_scores() -> list[int]:
         return [line["step"] for line in metrics(tmp_path) if "knn_top1" in line]
 
-    monkeypatch.setattr(probe, "make_encoder", interrupted)
+    monkeypatch.setattr(features, "make_encoder", interrupted)
     for name in ("linear_probe", "knn"):  # how they are fitted is not asked here
-        monkeypatch.setattr(probe, name, lambda train, test, *args: float(train[0].mean()))
+        monkeypatch.setattr(features, name, lambda train, test, *args: float(train[0].mean()))
     config = tiny(probe__every_epochs=0.008, probe__examples=200, eval__batch_size=100)
     with pytest.raises(loop.StoppedBySignal, match=f"SIGTERM at step {step}; saved"):
         loop.train(setup.prepare(config, str(tmp_path)))

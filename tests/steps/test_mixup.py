@@ -10,7 +10,7 @@ import optax
 import pytest
 from scipy import stats
 
-from amd_jax.mixup import (
+from amd_jax.steps.mixup import (
     draw_mixing,
     mirror,
     mix_pixels,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from amd_jax import patches
+from amd_jax.models import patches
 
 
 class Mixing(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from amd_jax.compare import plan as plans
+from amd_jax.compare import grid
 from amd_jax.config import ConfigError, flat
 from amd_jax.data.sources import make_source
 from amd_jax.steps.tasks import make_task
@@ -24,7 +24,7 @@ def plan() -> ConfigDict:
 
 @pytest.mark.parametrize("argument", ["", "tune", "smoke"])
 def test_every_cell_is_a_valid_run_and_comes_after_what_it_needs(argument: str) -> None:
-    cells = plans.cells(compare_fashion.get_config(argument), WORKDIR)
+    cells = grid.cells(compare_fashion.get_config(argument), WORKDIR)
     seen: set[str] = set()
     for name, cell in cells.items():
         assert seen >= {need.name for need in cell.needs}, name
@@ -35,23 +35,23 @@ def test_every_cell_is_a_valid_run_and_comes_after_what_it_needs(argument: str) 
     "name", ["teacher", "teacher/labels1", "mae", "dmae75", "dmae98", "amd", "kd_labels1"]
 )
 def test_every_kind_of_run_has_shapes(plan: ConfigDict, name: str) -> None:
-    cell = plans.cells(plan, WORKDIR)[name if name.startswith("teacher") else f"{name}/seed0"]
+    cell = grid.cells(plan, WORKDIR)[name if name.startswith("teacher") else f"{name}/seed0"]
     config = cell.config.copy_and_resolve_references()
     config.student.weights = config.teacher.weights = ""  # they come from other cells
     step_shapes(config)
 
 
 def test_a_comparison_from_before_the_teachers_own_pixels_goes_on(plan: ConfigDict) -> None:
-    identity = plans.cells(plan, WORKDIR)["amd/seed0"].identity
+    identity = grid.cells(plan, WORKDIR)["amd/seed0"].identity
     assert not {"teacher.mean", "teacher.std"} & identity.keys()
     changed = compare_fashion.get_config()
     changed.base.teacher.mean = (0.5,)
-    assert plans.cells(changed, WORKDIR)["amd/seed0"].identity["teacher.mean"] == [0.5]
+    assert grid.cells(changed, WORKDIR)["amd/seed0"].identity["teacher.mean"] == [0.5]
 
 
 def test_every_variant_has_shapes(plan: ConfigDict) -> None:
-    cells = plans.cells(plan, WORKDIR)
-    for question in plans.ablations(plan).values():
+    cells = grid.cells(plan, WORKDIR)
+    for question in grid.ablations(plan).values():
         for recipe in question.values():
             config = cells[recipe.pretrained(0)].config.copy_and_resolve_references()
             config.student.weights = config.teacher.weights = ""
@@ -62,11 +62,11 @@ def test_every_variant_has_shapes(plan: ConfigDict) -> None:
 def test_the_size_of_the_whole_comparison(plan: ConfigDict) -> None:
     """For 3 seeds: 6 methods and kd for each of 3 shares, 7 methods fine-tuned on 3 shares, and that twice; 7
     variants of the paper's, 2 trained for longer."""
-    assert len(plans.cells(plan, WORKDIR)) == 1 + 3 + 3 * ((6 + 3) + 2 * 7 * 3 + 7 + 2)
+    assert len(grid.cells(plan, WORKDIR)) == 1 + 3 + 3 * ((6 + 3) + 2 * 7 * 3 + 7 + 2)
 
 
 def test_methods_differ_in_what_they_say_and_in_nothing_else(plan: ConfigDict) -> None:
-    cells = plans.cells(plan, WORKDIR)
+    cells = grid.cells(plan, WORKDIR)
     mae, amd = (flat(cells[f"{name}/seed1"].config) for name in ("mae", "amd"))
     different = {name for name in mae if mae[name] != amd[name]}
     assert different == {"method", "teacher.weights", "loss.feature_norm"}
@@ -75,7 +75,7 @@ def test_methods_differ_in_what_they_say_and_in_nothing_else(plan: ConfigDict) -
 
 @pytest.mark.parametrize("method", ["mae", "dmae75", "dmae98", "amd", "kd_labels10"])
 def test_all_students_start_from_the_encoder_that_scratch_is(plan: ConfigDict, method: str) -> None:
-    cells = plans.cells(plan, WORKDIR)
+    cells = grid.cells(plan, WORKDIR)
 
     def encoder(name: str) -> dict[str, jax.Array]:
         config = cells[name].config.copy_and_resolve_references()
@@ -89,7 +89,7 @@ def test_all_students_start_from_the_encoder_that_scratch_is(plan: ConfigDict, m
 
 
 def test_distillation_of_logits_needs_a_teacher_that_knows_no_more_labels(plan: ConfigDict) -> None:
-    cells = plans.cells(plan, WORKDIR)
+    cells = grid.cells(plan, WORKDIR)
     assert cells["kd_labels10/seed0"].needs == (cells["teacher/labels10"],)
     assert cells["kd_labels10/seed0/labels10"].needs == (cells["kd_labels10/seed0"],)
     assert cells["teacher/labels10"].config.data.share == 0.1
@@ -97,19 +97,19 @@ def test_distillation_of_logits_needs_a_teacher_that_knows_no_more_labels(plan: 
 
 
 def test_fine_tuning_from_scratch_loads_nothing(plan: ConfigDict) -> None:
-    cell = plans.cells(plan, WORKDIR)["scratch/seed0/labels1"]
+    cell = grid.cells(plan, WORKDIR)["scratch/seed0/labels1"]
     assert (cell.config.student.weights, cell.needs) == ("", ())
-    assert not plans.cells(plan, WORKDIR)["scratch/seed0"].trained
+    assert not grid.cells(plan, WORKDIR)["scratch/seed0"].trained
 
 
 def test_a_result_is_another_where_anything_that_it_came_from_is(plan: ConfigDict) -> None:
-    before, elsewhere = plans.cells(plan, WORKDIR), plans.cells(plan, Path("/somewhere/else"))
+    before, elsewhere = grid.cells(plan, WORKDIR), grid.cells(plan, Path("/somewhere/else"))
     changed = plan.copy_and_resolve_references()
     changed.teacher.optim.base_lr = 1e-3
-    after = plans.cells(changed, WORKDIR)
+    after = grid.cells(changed, WORKDIR)
     different = {name for name in before if before[name].identity != after[name].identity}
 
-    def of_teacher(cell: plans.Cell) -> bool:
+    def of_teacher(cell: grid.Cell) -> bool:
         return cell.name == "teacher" or any(of_teacher(need) for need in cell.needs)
 
     assert different == {name for name, cell in before.items() if of_teacher(cell)}
@@ -119,14 +119,14 @@ def test_a_result_is_another_where_anything_that_it_came_from_is(plan: ConfigDic
 
 
 def test_a_variant_that_changes_nothing_is_its_method(plan: ConfigDict) -> None:
-    found = plans.ablations(plan)
+    found = grid.ablations(plan)
     assert found["alignment"]["both"].name == "amd"
     assert found["alignment"]["direct"].name == "alignment_direct"
     assert found["compute_of_amd"]["amd_800_steps"].name == "amd"
 
 
 def test_a_variant_of_fine_tuning_shares_the_encoder_and_nothing_else_changes(plan: ConfigDict) -> None:
-    cells = plans.cells(plan, WORKDIR)
+    cells = grid.cells(plan, WORKDIR)
     shorter, usual = (cells[f"{name}/seed1/labels10"] for name in ("fine_tuned_for_250_steps_mae", "mae"))
     assert shorter.needs == usual.needs == (cells["mae/seed1"],)
     before, after = flat(usual.config), flat(shorter.config)
@@ -137,7 +137,7 @@ def test_a_variant_of_fine_tuning_shares_the_encoder_and_nothing_else_changes(pl
 def test_variants_are_fine_tuned_on_what_their_question_says_of_all_labels(plan: ConfigDict) -> None:
     plan = plan.copy_and_resolve_references()
     plan.labels = (0.01, 1.0)
-    cells = plans.cells(plan, WORKDIR)
+    cells = grid.cells(plan, WORKDIR)
     assert {name for name in cells if "250_steps_mae/seed0" in name} == {
         f"fine_tuned_for_250_steps_mae/seed0/{share}" for share in ("labels1", "labels100")
     }
@@ -156,7 +156,7 @@ def test_a_run_that_would_be_refused_is_found_before_the_first_one(changes: dict
     wrong = compare_fashion.get_config()
     wrong.update_from_flattened_dict(changes)
     with pytest.raises(ConfigError, match=words):
-        plans.cells(wrong, WORKDIR)
+        grid.cells(wrong, WORKDIR)
 
 
 @pytest.mark.parametrize("change", [{"losss": {"align": "l1"}}, {"steps": "many"}])
@@ -164,7 +164,7 @@ def test_a_change_that_no_run_knows_is_named(change: dict) -> None:
     wrong = compare_fashion.get_config()
     wrong.ablations = {"what": {"if": change}}
     with pytest.raises(ConfigError, match=f"the plan changes {next(iter(flat(change)))}: "):
-        plans.cells(wrong, WORKDIR)
+        grid.cells(wrong, WORKDIR)
 
 
 @pytest.mark.parametrize("lacking", ["amd", "mae"])
@@ -172,4 +172,4 @@ def test_ablations_without_the_method_they_change(lacking: str) -> None:
     wrong = compare_fashion.get_config()
     del wrong.methods[lacking]
     with pytest.raises(ConfigError, match=f"wants the method '{lacking}': the plan has none"):
-        plans.cells(wrong, WORKDIR)
+        grid.cells(wrong, WORKDIR)

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 
 from amd_jax.config import ConfigError, flat
 from amd_jax.methods import METHODS
-from amd_jax.validate import validate
+from amd_jax.train.validate import validate
 
 TEACHER = "teacher"
 

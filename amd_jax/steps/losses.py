@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from amd_jax import patches as patch_layout
+from amd_jax.models import patches as patch_layout
 
 # Every known spelling of a distance, in lower case and without "_", "-" and "loss", and our name for it.
 # `sml1` is that of AMD's released flags.

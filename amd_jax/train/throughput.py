@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from amd_jax.metrics import number
+from amd_jax.train.metrics import number
 
 
 class Clock:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from amd_jax.train_state import TrainState
+from amd_jax.steps.train_state import TrainState
 from amd_jax.trees import path_name
 
 PARAMS = {"encoder": {"norm": {"scale": jnp.ones(3)}}, "head": [jnp.ones(2)]}

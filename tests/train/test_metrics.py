@@ -21,7 +21,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboardX import record_writer
 
-from amd_jax import metrics
+from amd_jax.train import metrics
 
 
 def _events(workdir: Path) -> EventAccumulator:
@@ -56,7 +56,7 @@ def test_tensorflow_and_pytorch_are_not_imported(tmp_path: Path) -> None:
         (site / name / "__init__.py").write_text(f"raise AssertionError('{name} was imported')\n")
     script = f"""
 import sys
-from amd_jax import metrics
+from amd_jax.train import metrics
 writer = metrics.make_writer({str(tmp_path / "run")!r}, resume_step=0)
 writer.write_scalars(1, {{"loss": 0.5}})
 writer.close()

@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 import pytest
 
-from amd_jax import throughput
+from amd_jax.train import throughput
 
 
 class _Time:

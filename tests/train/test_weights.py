@@ -10,15 +10,15 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from amd_jax import setup
-from amd_jax.checkpoint import load_config, save_config
 from amd_jax.config import ConfigError
 from amd_jax.convert.arch import Arch
 from amd_jax.convert.runs import arch_of_run
 from amd_jax.convert.stated import Stated
 from amd_jax.models import build
+from amd_jax.train import setup
 from amd_jax.train.program import Program
-from amd_jax.weights import with_teacher_pixels
+from amd_jax.train.weights import with_teacher_pixels
+from amd_jax.workdir import load_config, save_config
 from configs import finetune_vitb_in1k
 from tests.convert.conftest import as_ours, published, run
 from tests.runs import tiny

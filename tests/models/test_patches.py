@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amd_jax import patches
+from amd_jax.models import patches
 
 sizes = st.tuples(*[st.integers(1, 3)] * 3)
 

@@ -12,17 +12,20 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from amd_jax import losses, methods, preflight, sharding
-from amd_jax.checkpoint import Checkpoints, load_config, save_classes, save_config
+from amd_jax import methods, sharding
 from amd_jax.config import ConfigError, flat
 from amd_jax.data import sources
 from amd_jax.processes import meet
+from amd_jax.steps import losses
+from amd_jax.steps.train_state import TrainState
+from amd_jax.train import preflight
 from amd_jax.train import program as programs
+from amd_jax.train.checkpoint import Checkpoints
 from amd_jax.train.program import Program
-from amd_jax.train_state import TrainState
+from amd_jax.train.validate import validate
+from amd_jax.train.weights import checksum, load_start, load_teacher, with_teacher_pixels
 from amd_jax.trees import path_name
-from amd_jax.validate import validate
-from amd_jax.weights import checksum, load_start, load_teacher, with_teacher_pixels
+from amd_jax.workdir import load_config, save_classes, save_config
 
 # Initial weights are drawn once: on the CPU, optimising that code takes longer than it saves.
 QUICK_COMPILE = {"xla_backend_optimization_level": 0}

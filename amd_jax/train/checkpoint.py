@@ -1,40 +1,30 @@
 """Checkpoints through orbax: parameters, optimiser state and data position in one step directory.
 
-Layout: `WORKDIR/config.json` (the resolved config) and `WORKDIR/checkpoints/STEP/{params,optimizer,data}`.
-`WORKDIR/classes.json` lies there where a classifier is trained: the names of its classes by label.
-`ema` lies beside these where a running mean of the parameters is kept.
-A step directory appears under its name only when it is whole, so a killed run leaves the one before it;
-beside its parts lie checksums of their files.
+What lies where is said in `workdir.py`. A step directory appears under its name only when it is whole, so a
+killed run leaves the one before it; beside its parts lie checksums of their files.
 """
 
-import contextlib
 import errno
-import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from logging import LogRecord
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from ml_collections import ConfigDict
 
 from amd_jax import checksums, exits
-from amd_jax.config import KEYS, ConfigError, default, flat
+from amd_jax.config import ConfigError
 from amd_jax.processes import agreed
-from amd_jax.throughput import format_bytes
-from amd_jax.train_state import TrainState
+from amd_jax.steps.train_state import TrainState
+from amd_jax.train.throughput import format_bytes
+from amd_jax.workdir import FOLDER, first_line, saved_steps
 
-FOLDER = "checkpoints"
 HALF_WRITTEN = "*.orbax-checkpoint-tmp*"
-CONFIG = "config.json"
-CLASSES = "classes.json"
 
 
 class NotSavedError(RuntimeError):
@@ -78,7 +68,7 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The newest step there is, or None."""
-        return max(_steps(self.folder), default=None)
+        return max(saved_steps(self.folder), default=None)
 
     def newest_whole(self, set_aside: bool) -> int:
         """The newest step whose files are as they were written, or 0 where none was saved; tells of others.
@@ -133,7 +123,7 @@ class Checkpoints:
                 raise
             damaged = "" if known else ", or is damaged: it has no checksums to tell"
             raise ConfigError(
-                f"{folder} does not fit this config ({_first_line(error)}){damaged}; "
+                f"{folder} does not fit this config ({first_line(error)}){damaged}; "
                 "continue with the config that wrote it, or start in another workdir"
             ) from error
         o = out.optimizer
@@ -203,7 +193,7 @@ class Checkpoints:
     def _look_for_whole(self, set_aside: bool) -> int:
         damaged: dict[int, str] = {}
         whole = 0
-        for step in reversed(_steps(self.folder)):
+        for step in reversed(saved_steps(self.folder)):
             if not (what := checksums.damage(self.folder / str(step))):
                 whole = step
                 break
@@ -223,124 +213,9 @@ class Checkpoints:
         return whole
 
 
-def save_config(workdir: str, config: ConfigDict) -> None:
-    """Writes the resolved config next to the run."""
-    write_json(Path(workdir) / CONFIG, config.to_dict())
-
-
-def save_classes(workdir: str, names: tuple[str, ...]) -> None:
-    """Writes the names of the classes, which a classifier's weights do not hold."""
-    write_json(Path(workdir) / CLASSES, list(names))
-
-
-def load_classes(workdir: str) -> tuple[str, ...]:
-    """The names of a run's classes by label; empty where it has recorded none.
-
-    Raises:
-      ConfigError: the record is damaged.
-    """
-    path = Path(workdir) / CLASSES
-    try:
-        names = json.loads(path.read_text())
-    except FileNotFoundError:
-        return ()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{path}: not a list of names")
-    return tuple(names)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "w") as file:
-        file.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def load_config(workdir: str) -> dict[str, Any]:
-    """The resolved config of a run, as plain data."""
-    path = Path(workdir) / CONFIG
-    try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read the config of a run there ({error})") from error
-
-
-def run_config(workdir: str) -> ConfigDict:
-    """The config of a run; keys that were not known when it was written have their defaults."""
-    config = default()
-    saved = flat(load_config(workdir))
-    config.update_from_flattened_dict({name: value for name, value in saved.items() if name in KEYS})
-    return config
-
-
-def is_run(path: str) -> bool:
-    """Whether `path` is a workdir of ours."""
-    return (Path(path) / CONFIG).is_file() and (Path(path) / FOLDER).is_dir()
-
-
-def load_params(workdir: str, step: int | None = None) -> tuple[Any, int]:
-    """What a run is scored by, as host arrays: its parameters or, where it is kept, their mean; and the step.
-
-    Args:
-      workdir: of the run.
-      step: of the checkpoint; None: the newest.
-
-    Raises:
-      ConfigError: there is no such checkpoint, or it is damaged; it is somebody else's, so it stays there.
-    """
-    folder = Path(workdir).absolute() / FOLDER
-    steps = _steps(folder)
-    if not steps or (step is not None and step not in steps):
-        wanted = "" if step is None else f" of step {step}"
-        raise ConfigError(f"{workdir}: no checkpoint{wanted} there; the run has {steps or 'none'}")
-    step = steps[-1] if step is None else step
-    part = "ema" if keeps_mean(workdir, step) else "params"
-    if what := checksums.damage(folder / str(step), part):
-        raise ConfigError(f"{folder / str(step)} is damaged ({what}); {_others(folder, step)}")
-    # As host arrays, whatever mesh saved them: a teacher trained on a pod is loaded on a laptop.
-    try:
-        with _quiet_orbax(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
-            path = folder / str(step) / part
-            tree = checkpointer.metadata(path).item_metadata.tree
-            host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
-            params = checkpointer.restore(path, args=ocp.args.PyTreeRestore(restore_args=host))
-    except Exception as error:  # without checksums, damage shows here, as many kinds of errors
-        if checksums.exist(folder / str(step)):
-            raise
-        why = f"cannot be read ({_first_line(error)})"
-        raise ConfigError(f"{folder / str(step)} {why}; {_others(folder, step)}") from error
-    return params, step
-
-
-def keeps_mean(workdir: str, step: int) -> bool:
-    """Whether the checkpoint holds a running mean of the parameters."""
-    return (Path(workdir) / FOLDER / str(step) / "ema").is_dir()
-
-
-@contextlib.contextmanager
-def _quiet_orbax() -> Iterator[None]:
-    """One item of a step has no metadata file of its own, which orbax warns about each time."""
-    before = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-
-
 def _is_not_orbaxs_traceback(record: LogRecord) -> bool:
     """A failed save is told in one line; orbax tells of it several times over, from its threads."""
     return not (record.exc_info and "orbax" in Path(record.pathname).parts)
-
-
-def _steps(folder: Path) -> list[int]:
-    """The steps that were saved whole, ascending; others have names that are no numbers."""
-    return sorted(int(p.name) for p in folder.glob("[0-9]*") if p.name.isdigit()) if folder.is_dir() else []
 
 
 def _set_aside(folder: Path) -> Path:
@@ -358,29 +233,16 @@ def _set_aside(folder: Path) -> Path:
         ) from error
 
 
-def _others(folder: Path, damaged: int) -> str:
-    """What somebody who wanted the parameters of a damaged step can take instead."""
-    for step in reversed(_steps(folder)):
-        part = "ema" if (folder / str(step) / "ema").is_dir() else "params"
-        if step != damaged and not checksums.damage(folder / str(step), part):
-            return f"step {step} is whole: move the damaged one away, or name {folder / str(step)}"
-    return "no other step of the run is whole"
-
-
 def _reason(error: Exception) -> str:
     """Why a write failed, in the system's words where it says so."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if code := re.search(r"os_error_code='(\d+)'", str(error)):
         return os.strerror(int(code[1]))
-    return _first_line(error)
+    return first_line(error)
 
 
 def _items(state: TrainState) -> dict[str, Any]:
     """What lies in a directory of its own."""
     items = {"params": state.params, "optimizer": {"step": state.step, "state": state.opt_state}}
     return items | {"ema": state.ema} if state.ema else items
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200]

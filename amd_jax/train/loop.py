@@ -10,8 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from amd_jax import exits, hardware, metrics, setup, throughput
-from amd_jax.checkpoint import NotSavedError
+from amd_jax import exits, hardware
 from amd_jax.config import ConfigError
 from amd_jax.data import pipeline
 from amd_jax.evals.evaluation import Evaluation, Setting
@@ -19,9 +18,11 @@ from amd_jax.evals.evaluators import make_evaluations
 from amd_jax.processes import agreed
 from amd_jax.sharding import global_batch
 from amd_jax.signals import Interrupted, Signals, StoppedBySignal
+from amd_jax.steps.train_state import TrainState
+from amd_jax.train import metrics, setup, throughput
+from amd_jax.train.checkpoint import NotSavedError
 from amd_jax.train.profiling import Profiler
 from amd_jax.train.reporter import Reporter
-from amd_jax.train_state import TrainState
 
 
 class NonFiniteError(RuntimeError):

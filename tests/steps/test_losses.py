@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amd_jax.losses import (
+from amd_jax.steps.losses import (
     LossConfig,
     align,
     distance,

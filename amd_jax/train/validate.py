@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 from amd_jax import methods
 from amd_jax.config import KEYS, ConfigError, flat
 from amd_jax.data.randaugment import parse
-from amd_jax.losses import distance_name
 from amd_jax.methods import METHODS
 from amd_jax.models import build
 from amd_jax.models.sizes import SIZES
+from amd_jax.steps.losses import distance_name
 from amd_jax.train import profiling
 
 

@@ -11,10 +11,11 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from amd_jax import checksums, sharding
-from amd_jax.checkpoint import Checkpoints, is_run, load_config, load_params, save_config
 from amd_jax.config import ConfigError, default
-from amd_jax.train_state import TrainState
+from amd_jax.steps.train_state import TrainState
+from amd_jax.train.checkpoint import Checkpoints
 from amd_jax.trees import path_name
+from amd_jax.workdir import is_run, load_config, load_params, save_config
 from tests.disks import enlarge, small_disk
 from tests.runs import assert_same
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from amd_jax.masking import Masks, levels_from_masks, masks_from_levels, nested_masks, visible_count
+from amd_jax.models.masking import Masks, levels_from_masks, masks_from_levels, nested_masks, visible_count
 
 # Every new shape is a compilation, so there are fewer examples of them than the suite's profile has.
 few = settings(max_examples=10)
