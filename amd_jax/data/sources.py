@@ -244,11 +244,11 @@ class TfdsSource:
             return self._kept[index]
         try:
             record = self._records[index]
-            example = Example(record["image"], int(record["label"]))
+            image, example = record["image"], Example(record["image"], int(record["label"]))
         except Exception as error:  # what a damaged record raises depends on the layer that notices
             raise OSError(f"unreadable record: {error}") from error
         if self._keep:
-            example = self._kept[index] = example._replace(image=self._unpacked(example.image))
+            example = self._kept[index] = example._replace(content=self._unpacked(image))
         return example
 
     def label(self, index: int) -> int:
