@@ -88,7 +88,7 @@ class Segments:
 class StridedViews:
     """Clips of `frames` at evenly spaced starts over every `stride`-th frame: the dense test.
 
-    The strided frames are filled up with the last of them. Clip c starts at int(c * spare / (clips - 1)) among
+    The strided frames are filled up with the last of them. Clip c starts at int(c * spare / (clips - 1)) of
     them, where `spare` is how many more than `frames` there are.
     """
 
