@@ -64,10 +64,10 @@ KEYS: dict[str, Key] = {
         {
             "source": Key(
                 "embedded",
-                "where images or videos come from; manifest: videos by a list; clips: what prepare_video wrote",
-                ("embedded", "folder", "tfds", "manifest", "clips"),
+                "where images or videos come from; manifest: videos by a list; clips: what prepare_video "
+                "wrote; moving: embedded images that move",
+                ("embedded", "folder", "tfds", "manifest", "clips", "moving"),
             ),
-            "frames": Key(1, "frames of a clip; 1: images"),
             "name": Key("imagenet2012", "TFDS: name of the data set"),
             "path": Key(
                 "",
@@ -86,6 +86,18 @@ KEYS: dict[str, Key] = {
             "channels": Key(3, "3 for colour, 1 for grey"),
             "mean": Key(IMAGENET_MEAN, "per-channel mean of pixels in [0, 1], subtracted on the device"),
             "std": Key(IMAGENET_STD, "per-channel standard deviation of pixels in [0, 1]"),
+            "sampling": Key(
+                "dense",
+                "videos: the frames of a clip lie close together (Kinetics), or all over the video "
+                "(Something-Something)",
+                ("dense", "segments"),
+            ),
+            "stride": Key(4, "videos: frames from one of a clip to the next"),
+            "crop": Key(
+                "resized",
+                "random resized crop; of clips also VideoMAE's: four scales of the short side, fixed places",
+                ("resized", "multi_scale"),
+            ),
             "crop_scale": Key((0.2, 1.0), "random resized crop: share of the area"),
             "crop_ratio": Key((3 / 4, 4 / 3), "random resized crop: width over height"),
             "flip": Key(True, "mirror left to right with probability 0.5"),
@@ -200,6 +212,7 @@ KEYS: dict[str, Key] = {
             ),
             "teacher_pool": Key("mean", "the same for the teacher of method='kd'", ("mean", "cls")),
             "drop_path": Key(0.0, "stochastic depth at the last block, rising linearly from 0"),
+            "head_drop": Key(0.0, "dropout of what the head reads"),
             "head_std": Key(2e-5, "standard deviation of the head's initial weights; 0: zeros"),
             "mixup": Key(0.0, "alpha of mixup; 0: off"),
             "cutmix": Key(0.0, "alpha of cutmix; 0: off"),
@@ -218,6 +231,8 @@ KEYS: dict[str, Key] = {
                 1.0, "fine-tuning: epochs between evaluations; one more is made at the end; 0: only that one"
             ),
             "batch_size": Key(256, "examples of an evaluation step over all processes"),
+            "clips": Key(1, "videos: clips that are scored at the end and averaged; before, one is"),
+            "crops": Key(1, "crops of each clip (or image) that are scored at the end and averaged"),
             "only": Key(False, "evaluate the newest checkpoint (or student.weights) and end"),
         },
     ),

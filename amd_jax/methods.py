@@ -35,8 +35,8 @@ METHODS: dict[str, Method] = {
     "amd": Method("pretrain", ("pictures", "probe"), teacher="features", sees_more=True),
     "dmae": Method("pretrain", ("pictures", "probe"), teacher="features", aligns_cls=True),
     "mae": Method("pretrain", ("pictures", "probe")),
-    "finetune": Method("classify", ("accuracy",), labels=True),
-    "kd": Method("classify", ("accuracy",), teacher="logits", labels=True),
+    "finetune": Method("classify", ("accuracy", "views"), labels=True),
+    "kd": Method("classify", ("accuracy", "views"), teacher="logits", labels=True),
 }
 
 

@@ -105,6 +105,83 @@ def dmae_finetune_images(config: ConfigDict) -> None:
     config.optim.layer_decay = 0.75
 
 
+def video_model(config: ConfigDict) -> None:
+    """VideoMAE's ViT on 16 frames: tubelets of two, no CLS token, 1-D positions, no bias on keys."""
+    config.data.frames, config.model.tubelet = 16, 2
+    for who in ("student", "teacher"):
+        config[who].cls_token, config[who].positions, config[who].qkv_bias = False, "sincos_1d", "qv"
+
+
+def kinetics(config: ConfigDict) -> None:
+    """Clips of 16 frames, every fourth of a part of the video; tests with 5 clips of 3 crops."""
+    config.data.sampling, config.data.stride = "dense", 4
+    config.eval.clips, config.eval.crops = 5, 3
+
+
+def something(config: ConfigDict) -> None:
+    """Something-Something V2: frames from all over the video, no mirroring; tests with 2 clips of 3 crops."""
+    config.data.sampling, config.data.stride = "segments", 2
+    config.data.flip = False
+    config.eval.clips, config.eval.crops = 2, 3
+
+
+def _video_pretraining(config: ConfigDict) -> None:
+    """What VideoMAE's and AMD's released scripts share."""
+    video_model(config)
+    config.data.source = "manifest"
+    config.data.crop, config.data.flip = "multi_scale", False
+    config.data.workers = 8
+    config.mask.student_ratio = 0.9
+    config.mask.floor = "masked"
+    config.loss.target = "channel"
+    config.decoder.embed_bias = False
+    # One view of every video tells how a probe or a picture stands; the tests' views are for classifiers.
+    config.eval.clips = config.eval.crops = 1
+    config.eval.batch_size = 64
+    config.log.every, config.checkpoint.every = 50, 1000
+
+
+def videomae_videos(config: ConfigDict) -> None:
+    """VideoMAE's released scripts: batch 2048 (512 for ViT-L), 40 epochs of warm-up, to a rate of 1e-5."""
+    _video_pretraining(config)
+    config.method = "mae"
+    config.batch_size = 2048
+    config.optim.base_lr, config.optim.warmup_epochs, config.optim.min_lr = 1.5e-4, 40.0, 1e-5
+
+
+def amd_videos(config: ConfigDict) -> None:
+    """AMD's released scripts: 512 videos a step, each decoded once and seen four times, for 200 epochs."""
+    _video_pretraining(config)
+    config.method = "amd"
+    config.teacher.size = "large"
+    config.align.student_layers, config.align.teacher_layers = (6, 12), (12, 24)
+    config.mask.teacher_ratio = 0.75
+    config.data.repeats = 4
+    config.batch_size, config.epochs = 512, 200.0
+    config.optim.base_lr, config.optim.warmup_epochs, config.optim.min_lr = 1.2e-3, 10.0, 1e-5
+    config.optim.clip = 0.02
+
+
+def finetune_videos(config: ConfigDict) -> None:
+    """AMD's released scripts for Kinetics-400: 512 videos a step, each decoded once and seen twice."""
+    video_model(config)
+    config.method = "finetune"
+    config.data.source = "manifest"
+    config.data.workers = 8
+    config.data.repeats = 2
+    config.data.crop_scale, config.data.flip = (0.08, 1.0), True
+    config.data.randaugment = "rand-m7-n4-mstd0.5-inc1"  # --aa of run_class_finetuning.py
+    config.data.erasing = 0.25
+    config.finetune.mixup, config.finetune.cutmix, config.finetune.smoothing = 0.8, 1.0, 0.1
+    config.finetune.mix_groups = 32  # one for each of the GPUs
+    config.finetune.drop_path = 0.1
+    config.batch_size = 512
+    config.optim.warmup_epochs, config.optim.min_lr = 5.0, 1e-6
+    config.optim.b2, config.optim.layer_decay = 0.999, 0.75
+    config.eval.batch_size = 64
+    config.log.every, config.checkpoint.every = 50, 1000
+
+
 def small_images(config: ConfigDict) -> None:
     """Fashion-MNIST's 28×28 grey images, a student of 0.1 M parameters and a teacher of six times as many."""
     config.data.image_size, config.data.channels = 28, 1
@@ -142,7 +219,13 @@ def fewer_patches(config: ConfigDict, argument: str) -> str:
 
 def smoke(config: ConfigDict) -> None:
     """Shrink model, data and steps until the same code path takes under a minute on a CPU."""
-    config.data.source = "embedded"
+    if config.data.frames > 1:
+        config.data.source = "moving"
+        config.data.frames, config.data.stride = 4, 2
+        config.data.repeats = min(config.data.repeats, 2)
+        config.eval.clips = min(config.eval.clips, 2)
+    else:
+        config.data.source = "embedded"
     config.data.image_size = 32
     config.data.workers = 0
     config.model.patch_size = 8
@@ -155,7 +238,7 @@ def smoke(config: ConfigDict) -> None:
     layers = (1, 2) if len(config.align.student_layers) == 2 else (2,)
     config.align.student_layers = config.align.teacher_layers = layers
     config.decoder.width, config.decoder.depth, config.decoder.heads = 16, 1, 2
-    config.batch_size, config.steps = 32, 20
+    config.batch_size, config.steps = 32 // config.data.repeats, 20
     config.finetune.mix_groups = 1
     config.optim.base_lr, config.optim.warmup_steps, config.optim.warmup_epochs = 0.02, 5, 0.0
     config.eval.every_epochs = 1.0

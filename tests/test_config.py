@@ -70,6 +70,59 @@ def test_fine_tuning_is_by_the_published_recipe_of_its_method_and_size(name: str
     assert (*length, c.optim.layer_decay, c.finetune.drop_path, c.finetune.mix_groups) == FINETUNING[name]
 
 
+VIDEO_FINETUNING = {
+    "finetune_vits_k400": (150.0, 1e-3, 512, 0.75, 0.1, (5, 3)),
+    "finetune_vitb_k400": (90.0, 7e-4, 512, 0.75, 0.1, (5, 3)),
+    "finetune_vits_ssv2": (40.0, 1e-3, 256, 0.75, 0.1, (2, 3)),
+    "finetune_vitb_ssv2": (30.0, 5e-4, 256, 0.75, 0.1, (2, 3)),
+    "finetune_vitb_ucf101": (100.0, 5e-4, 128, 0.7, 0.2, (5, 3)),
+    "finetune_vitb_hmdb51": (100.0, 5e-4, 128, 0.7, 0.2, (5, 3)),
+}
+
+
+@pytest.mark.parametrize("name", VIDEO_FINETUNING)
+def test_fine_tuning_on_videos_is_by_the_released_scripts(name: str) -> None:
+    """MCG-NJU/AMD scripts/finetune, MCG-NJU/VideoMAE scripts/ucf101."""
+    c = load(name, "")
+    small = name.endswith(("ucf101", "hmdb51"))
+    assert (c.optim.b2, c.optim.weight_decay, c.optim.warmup_epochs) == (0.999, 0.05, 5.0)
+    assert (c.finetune.mixup, c.finetune.cutmix, c.finetune.smoothing, c.data.erasing) == (
+        0.8,
+        1.0,
+        0.1,
+        0.25,
+    )
+    assert c.optim.min_lr == (1e-5 if small else 1e-6)
+    assert c.finetune.head_drop == (0.5 if small else 0.0)
+    assert (c.data.frames, c.data.repeats, c.data.randaugment) == (16, 2, "rand-m7-n4-mstd0.5-inc1")
+    assert c.data.flip == (not name.endswith("ssv2"))
+    assert c.data.sampling == ("segments" if name.endswith("ssv2") else "dense")
+    assert c.finetune.mix_groups * 16 == c.batch_size  # 16 videos a GPU
+    length = (c.epochs, c.optim.base_lr, c.batch_size)
+    views = (c.eval.clips, c.eval.crops)
+    assert (*length, c.optim.layer_decay, c.finetune.drop_path, views) == VIDEO_FINETUNING[name]
+
+
+@pytest.mark.parametrize("name", ["vits_k400", "vitb_k400", "vits_ssv2", "vitb_ssv2"])
+def test_amd_on_videos_is_by_the_released_scripts(name: str) -> None:
+    """MCG-NJU/AMD scripts/pretrain: 20 of 196 positions for the student, 49 for the teacher."""
+    c = load(name, "")
+    c.teacher.random = True
+    run = Pretraining.from_config(c)
+    assert (run.student_visible, run.teacher_visible) == (20, 49)
+    assert run.input_shape == (16, 224, 224, 3)
+    assert run.student.encoder.grid == (8, 14, 14)
+    width = run.student.encoder.block.width
+    assert (run.student.decoder.block.width, run.student.decoder.depth) == (width // 2, 4)
+    assert (c.batch_size, c.epochs, c.data.repeats) == (512, 200.0, 4)
+    rates = [rate * c.batch_size / 256 for rate in (c.optim.base_lr, c.optim.min_lr)]
+    assert rates == pytest.approx([2.4e-3, 2e-5])
+    assert (c.optim.warmup_epochs, c.optim.warmup_lr, c.optim.clip, c.optim.b2) == (10.0, 0.0, 0.02, 0.95)
+    assert (c.data.crop, c.data.flip) == ("multi_scale", False)
+    kind = ("segments", 2) if name.endswith("ssv2") else ("dense", 4)
+    assert (c.data.sampling, c.data.stride) == kind
+
+
 TEACHERS = [name for name in FILES if name != "demo" and load(name, "").method in ("amd", "dmae", "kd")]
 
 
@@ -78,7 +131,12 @@ def test_a_config_with_a_teacher_names_the_published_file_it_wants(name: str) ->
     """DMAE's was pre-trained without normalised targets, MAE's other files were not; KD's is fine-tuned."""
     config, text = load(name, ""), importlib.import_module(f"configs.{name}").__doc__ or ""
     kind = {"amd": "pretrain", "dmae": "visualize", "kd": "finetuned"}[config.method]
-    assert f"--config.teacher.weights=mae_{kind}_vit_{config.teacher.size}.pth" in text
+    wanted = f"mae_{kind}_vit_{config.teacher.size}.pth"
+    if config.data.frames > 1:
+        amd = {"k400": "VideoMAEv1_vit_L_k400_pt_1600e.pth", "ssv2": "VideoMAEv1_vit_L_ssv2_pt_2400e.pth"}
+        tuned = "hf://MCG-NJU/videomae-large-finetuned-kinetics"
+        wanted = tuned if kind == "finetuned" else amd[name.rsplit("_", 1)[1]]
+    assert f"--config.teacher.weights={wanted}" in text
 
 
 def test_every_key_has_a_meaning_and_its_default_is_among_its_choices() -> None:

@@ -32,7 +32,11 @@ DEFAULTS = "defaults.txt"
 PLANS = [("compare_fashion", ""), ("compare_fashion", "tune")]
 CASES = [(name, argument) for name, argument in [*RUNS, *PLANS] if argument != "smoke"]
 # Training examples and classes.
-SETS = {"imagenet2012": (1_281_167, 1000), "fashion_mnist": (60_000, 10), "embedded": (10_000, 10)}
+SETS = {
+    "imagenet2012": (1_281_167, 1000), "fashion_mnist": (60_000, 10), "embedded": (10_000, 10),
+    "moving": (10_000, 16), "k400": (240_436, 400), "ssv2": (168_913, 174), "ucf101": (9_537, 101),
+    "hmdb51": (3_570, 51),
+}  # fmt: skip
 
 
 def file_name(name: str, argument: str) -> str:
@@ -45,14 +49,16 @@ def changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[
     return (f"{name} = {value!r}" for name, value in values.items() if value != defaults.get(name))
 
 
-def size_of(config: ConfigDict) -> tuple[int, int]:
-    """Examples and classes of the run's training set."""
+def size_of(config: ConfigDict, file: str = "") -> tuple[int, int]:
+    """Examples and classes of the run's training set; of videos by a list the file's name says which."""
+    if config.data.source == "manifest":
+        return SETS[file.rsplit("_", 1)[1]]
     return SETS[config.data.name if config.data.source == "tfds" else config.data.source]
 
 
-def length(config: ConfigDict) -> str:
+def length(config: ConfigDict, file: str = "") -> str:
     """Batch, epochs, steps, and the learning rate at five of them."""
-    per_epoch = size_of(config)[0] * config.data.share / config.batch_size
+    per_epoch = size_of(config, file)[0] * config.data.share / config.batch_size
     total = config.steps or int(config.epochs * per_epoch)
     warmup = config.optim.warmup_steps or round(config.optim.warmup_epochs * per_epoch)
     rate = optim.schedule(config, total, per_epoch)
@@ -68,9 +74,9 @@ def table(rows: Iterable[tuple[str, ...]]) -> list[str]:
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def parameters(config: ConfigDict) -> list[str]:
+def parameters(config: ConfigDict, file: str = "") -> list[str]:
     """Path, shape, decay, mesh axes and factors on the learning rate of each parameter, a line each."""
-    task = make_task(config, size_of(config)[1])
+    task = make_task(config, size_of(config, file)[1])
     params = jax.eval_shape(task.init, jax.random.key(0))
     decays = jax.tree.leaves(optim.decay_mask(params))
     factors = jax.tree.leaves(optim.layer_scales(params, config.optim.layer_decay))
@@ -86,19 +92,19 @@ def parameters(config: ConfigDict) -> list[str]:
     return table(rows)
 
 
-def of_run(config: ConfigDict) -> list[str]:
+def of_run(config: ConfigDict, file: str) -> list[str]:
     """What the file of a run's config says."""
     head = "# parameter, shape, weight decay, mesh axis of each dimension (mesh 2 x 2 x 2)"
     factors = ", factor on the learning rate (of each block)" if config.optim.layer_decay != 1 else ""
     keys = changed(flat(config), flat(default()))
     return [
-        length(config),
+        length(config, file),
         "",
         "# keys that are not the default",
         *keys,
         "",
         head + factors,
-        *parameters(config),
+        *parameters(config, file),
     ]
 
 
@@ -129,7 +135,8 @@ def check(name: str, lines: Iterable[str]) -> None:
 @pytest.mark.parametrize(("name", "argument"), CASES)
 def test_a_config_is_what_is_written_down(name: str, argument: str) -> None:
     config = load(name, argument)
-    check(file_name(name, argument), (of_plan if (name, argument) in PLANS else of_run)(config))
+    lines = of_plan(config) if (name, argument) in PLANS else of_run(config, name)
+    check(file_name(name, argument), lines)
 
 
 def test_defaults_are_what_is_written_down() -> None:

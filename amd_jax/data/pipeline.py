@@ -22,11 +22,14 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict
 
+from amd_jax import methods
 from amd_jax.config import ConfigError
+from amd_jax.data import sampling
 from amd_jax.data.example import Source
 from amd_jax.data.order import Share, shuffled_index
 from amd_jax.data.reading import Failures, Reader, Unreadable
-from amd_jax.data.views import EvalView, TrainViews
+from amd_jax.data.sampling import Sampler
+from amd_jax.data.views import EvalViews, TrainViews
 
 Batch = dict[str, np.ndarray]
 Element = tuple[Batch, Failures]
@@ -57,10 +60,11 @@ class _TrainRows:
         failures: Failures = []
         for row, position in enumerate(positions):
             epoch, index = shuffled_index(self.seed, position, len(self.reader.source))
-            image, label[row] = self.reader.read_or_next(index, failures)
             # Keyed by the planned index even where another example stands in for it: the stand-in then
             # differs from its own appearance in the same epoch.
-            pixels[row] = self.views(image, (self.seed, epoch, index))
+            key = (self.seed, epoch, index)
+            frames, label[row] = self.reader.read_or_next(index, key, failures)
+            pixels[row] = self.views(frames, key)
         return {"pixels": pixels, "label": label}, failures
 
 
@@ -69,10 +73,10 @@ class _EvalRows:
     """The same of the examples in their own order, with `example` and `mask`; behind the last is padding."""
 
     reader: Reader
-    view: EvalView
+    views: EvalViews
 
     def __call__(self, positions: range) -> Element:
-        pixels = np.zeros((len(positions), *self.view.shape), np.uint8)
+        pixels = np.zeros((len(positions), *self.views.shape), np.uint8)
         label = np.zeros(pixels.shape[:2], np.int32)
         example = np.full(pixels.shape[:2], -1, np.int32)
         mask = np.zeros(pixels.shape[:2], np.float32)
@@ -80,11 +84,12 @@ class _EvalRows:
         for row, index in enumerate(positions[: max(0, len(self.reader.source) - positions.start)]):
             example[row] = index
             try:
-                image, label[row] = self.reader.read(index)
+                # Where one clip is drawn of a video, it is the same one in every evaluation.
+                frames, label[row] = self.reader.read(index, (0, 0, index))
             except OSError as error:
                 failures.append((index, str(error)))
                 continue
-            pixels[row], mask[row] = self.view(image), 1
+            pixels[row], mask[row] = self.views(frames), 1
         return {"pixels": pixels, "label": label, "example": example, "mask": mask}, failures
 
 
@@ -106,7 +111,7 @@ class _Chunks:
         return self.rows(self.share.positions(step)[chunk * self.size : (chunk + 1) * self.size])
 
 
-def _chunk_size(views: TrainViews | EvalView, share: Share, prefetch: int) -> int:
+def _chunk_size(views: TrainViews | EvalViews, share: Share, prefetch: int) -> int:
     """Examples of an element, such that those of a batch are about equal; nothing in it depends on this."""
     few = max(1, min(_CHUNK_BYTES // math.prod(views.shape), _CHUNK_EXAMPLES))
     size = max(few, _ceil_div(prefetch * share.size, _MAX_AHEAD))
@@ -212,7 +217,8 @@ def train_stream(
     if not 0 <= config.seed < 2**32:
         raise ConfigError(f"seed={config.seed}: choose a seed from 0 to 2**32 - 1")
     views = TrainViews.from_config(data)
-    rows = _TrainRows(Reader(source, data.channels), views, config.seed)
+    role = "finetune" if methods.of(config).labels else "pretrain"
+    rows = _TrainRows(Reader(source, data.channels, _sampler(data, role)), views, config.seed)
     chunks = _Chunks(rows, share, _chunk_size(views, share, data.prefetch))
     made = grain.MapDataset.range(start_step * chunks.per_batch, _ENDLESS).map(chunks)
     ahead = data.prefetch * chunks.per_batch
@@ -231,13 +237,17 @@ def eval_batches(
     batch_size: int,
     process_index: int,
     process_count: int,
+    clips: int = 1,
+    crops: int = 1,
 ) -> Iterator[Batch]:
     """One pass over `source`: every example once over all processes, in order, without augmentation.
 
-    All processes yield the same number of batches of the same shape: `pixels` uint8 [local batch × views, T,
-    H, W, C]; `label` and `example` int32 and `mask` float32 [local batch × views]. `example` is the index in
-    `source`, the same for all views of an example, and -1 in padding. The mask is 0 where a row is padding or
-    its image could not be read; the pixels and labels of such rows are zeros.
+    With one clip and one crop, a view is the centre of an image or of a clip as fine-tuning draws it; else
+    views are those of the released tests. All processes yield the same number of batches of the same shape:
+    `pixels` uint8 [local batch × views, T, H, W, C]; `label` and `example` int32 and `mask` float32 [local
+    batch × views]. `example` is the index in `source`, the same for all views of an example, and -1 in
+    padding. The mask is 0 where a row is padding or its example could not be read; the pixels and labels of
+    such rows are zeros.
 
     Args:
       config: the whole config; `data` is read.
@@ -245,6 +255,8 @@ def eval_batches(
       batch_size: examples over all processes.
       process_index: which part of each batch to make, in [0, process_count).
       process_count: number of processes that share a batch.
+      clips: of a video; 1 for images.
+      crops: of each clip or image.
 
     Raises:
       ConfigError: for a batch size that processes cannot share, at once; while reading, for more than
@@ -252,9 +264,10 @@ def eval_batches(
     """
     data = config.data
     share = _share(batch_size, process_index, process_count, "evaluation batch size")
-    view = EvalView.from_config(data)
-    rows = _EvalRows(Reader(source, data.channels), view)
-    chunks = _Chunks(rows, share, _chunk_size(view, share, data.prefetch))
+    views = EvalViews.from_config(data, clips, crops)
+    sampler = _sampler(data, "test" if clips * crops > 1 else "finetune", clips)
+    rows = _EvalRows(Reader(source, data.channels, sampler), views)
+    chunks = _Chunks(rows, share, _chunk_size(views, share, data.prefetch))
     batches = _ceil_div(len(source), batch_size)
     made = grain.MapDataset.range(batches * chunks.per_batch).map(chunks)
     # Threads even where training has worker processes: starting those takes long for a single pass, and
@@ -272,7 +285,11 @@ def _one_pass(
     finally:
         elements.close()
     if len(unreadable):
-        logging.warning("%d images were left out of this evaluation", len(unreadable))
+        logging.warning("%d examples were left out of this evaluation", len(unreadable))
+
+
+def _sampler(data: ConfigDict, role: str, clips: int = 1) -> Sampler:
+    return sampling.make(data.sampling, role, frames=data.frames, stride=data.stride, clips=clips)
 
 
 def _share(batch_size: int, process_index: int, process_count: int, what: str) -> Share:

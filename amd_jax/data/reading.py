@@ -8,27 +8,39 @@ from absl import logging
 from amd_jax.config import ConfigError
 from amd_jax.data import transforms
 from amd_jax.data.example import Source
+from amd_jax.data.sampling import Sampler
+from amd_jax.data.video import open_video
 
 # So many unreadable neighbours are not a few bad files but a broken disk or a wrong directory.
 MAX_CONSECUTIVE_UNREADABLE = 50
+
+_FRAMES = 2**31  # the draw of frames: its key is of no view
 
 Failures = list[tuple[int, str]]  # the index of an example that could not be read, and why
 
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """Reads and decodes; picklable where its source is."""
+    """Reads and decodes an image, or the frames of a video that `sampler` wants."""
 
     source: Source
     channels: int  # 1 or 3
+    sampler: Sampler
 
-    def read(self, index: int) -> tuple[np.ndarray, int]:
-        """The image at `index`, uint8 [H, W, channels], and its label; raises OSError if unreadable."""
-        example = self.source[index]
-        assert isinstance(example.content, bytes | np.ndarray)
-        return transforms.decode(example.content, self.channels), example.label
+    def read(self, index: int, key: tuple[int, ...]) -> tuple[np.ndarray, int]:
+        """The example at `index`, uint8 [T, H, W, channels], and its label; raises OSError if unreadable.
 
-    def read_or_next(self, index: int, failures: Failures) -> tuple[np.ndarray, int]:
+        Of a video, the frames of all clips one after the other; which are drawn from a generator of `key`.
+        An image is one frame.
+        """
+        content, label = self.source[index]
+        if isinstance(content, bytes) or (isinstance(content, np.ndarray) and content.ndim < 4):
+            return transforms.decode(content, self.channels)[None], label
+        with open_video(content) as video:
+            wanted = self.sampler(video.count, np.random.default_rng((*key, _FRAMES)))
+            return video.read(wanted.ravel(), self.channels), label
+
+    def read_or_next(self, index: int, key: tuple[int, ...], failures: Failures) -> tuple[np.ndarray, int]:
         """As `read`, or of the next example that can be read; those that cannot are added to `failures`.
 
         Raises:
@@ -37,11 +49,11 @@ class Reader:
         for attempt in range(MAX_CONSECUTIVE_UNREADABLE):
             candidate = (index + attempt) % len(self.source)
             try:
-                return self.read(candidate)
+                return self.read(candidate, key)
             except OSError as error:
                 failures.append((candidate, str(error)))
         raise ConfigError(
-            f"{MAX_CONSECUTIVE_UNREADABLE} unreadable images in a row, from"
+            f"{MAX_CONSECUTIVE_UNREADABLE} unreadable examples in a row, from"
             f" {self.source.describe(index)}; look at the data: is the disk there and the copy complete?"
         )
 
@@ -64,9 +76,9 @@ class Unreadable:
                 continue
             self._seen.add(index)
             name = self._source.describe(index)
-            logging.warning("unreadable image %d: %s (%s)", len(self._seen), name, reason)
+            logging.warning("unreadable example %d: %s (%s)", len(self._seen), name, reason)
             if len(self._seen) > self._limit:
                 raise ConfigError(
-                    f"{len(self._seen)} unreadable images, the last {name}; data.max_corrupt="
+                    f"{len(self._seen)} unreadable examples, the last {name}; data.max_corrupt="
                     f"{self._limit} allows no more: repair the data or raise it"
                 )

@@ -104,8 +104,8 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """`image` [H, W, C], mirrored left to right with probability 0.5."""
-    return image[:, ::-1] if rng.random() < 0.5 else image
+    """`image` [..., H, W, C], mirrored left to right with probability 0.5."""
+    return image[..., ::-1, :] if rng.random() < 0.5 else image
 
 
 def crop_share(size: int) -> float:

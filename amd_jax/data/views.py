@@ -1,21 +1,29 @@
-"""What is done to one decoded example: uint8 views [views, T, H, W, C]; an image is a video of one frame."""
+"""What is done to one decoded example: uint8 views [views, T, H, W, C]; an image is a video of one frame.
+
+Images and clips go through the same things in other orders and with other filters, as their recipes have it.
+Images: crop and resize (bicubic, antialiased), flip, RandAugment, erasing. Clips (MCG-NJU/AMD,
+dataset/datasets.py, `_aug_frame`): RandAugment on whole frames, crop and resize (bilinear), flip, erasing,
+each with one draw for all frames.
+"""
 
 import dataclasses
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from amd_jax.data import transforms
-from amd_jax.data.randaugment import Policy, mean_fill, parse, rand_augment, random_erasing
+from amd_jax.data import clips, transforms
+from amd_jax.data.randaugment import GREY, Policy, mean_fill, parse, rand_augment, random_erasing
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainViews:
-    """Differently augmented views of an image: crop, flip, RandAugment, erasing."""
+    """Differently augmented views of one image or clip."""
 
     repeats: int
+    frames: int
     image_size: int
     channels: int
+    crop: str  # "resized" or "multi_scale"
     crop_scale: tuple[float, float]
     crop_ratio: tuple[float, float]
     flip: bool
@@ -27,14 +35,17 @@ class TrainViews:
     @classmethod
     def from_config(cls, data: ConfigDict) -> "TrainViews":
         """From the `data` section; raises ConfigError for a policy that is not understood."""
+        fill = mean_fill(data.mean) if data.frames == 1 else GREY
         return cls(
             repeats=data.repeats,
+            frames=data.frames,
             image_size=data.image_size,
             channels=data.channels,
+            crop=data.crop,
             crop_scale=tuple(data.crop_scale),
             crop_ratio=tuple(data.crop_ratio),
             flip=data.flip,
-            policy=parse(data.randaugment, mean_fill(data.mean)) if data.randaugment else None,
+            policy=parse(data.randaugment, fill) if data.randaugment else None,
             erasing=data.erasing,
             mean=tuple(data.mean),
             std=tuple(data.std),
@@ -43,40 +54,62 @@ class TrainViews:
     @property
     def shape(self) -> tuple[int, ...]:
         """(views, T, H, W, C)."""
-        return self.repeats, 1, self.image_size, self.image_size, self.channels
+        return self.repeats, self.frames, self.image_size, self.image_size, self.channels
 
-    def __call__(self, image: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
-        """Views of `image`, uint8 [H, W, C]; view v draws from a generator made of (*key, v)."""
+    def __call__(self, frames: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
+        """Views of `frames`, uint8 [T, H, W, C]; view v draws from a generator made of (*key, v)."""
         views = np.empty(self.shape, np.uint8)
         for number in range(self.repeats):
-            views[number, 0] = self._augment(image, np.random.default_rng((*key, number)))
+            rng = np.random.default_rng((*key, number))
+            views[number] = self._image(frames[0], rng) if self.frames == 1 else self._clip(frames, rng)
         return views
 
-    def _augment(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = transforms.random_resized_crop(image, self.image_size, self.crop_scale, self.crop_ratio, rng)
         image = transforms.random_flip(image, rng) if self.flip else image
         if self.policy is not None:
             image = rand_augment(image, self.policy, rng)
         return random_erasing(image, self.erasing, rng, self.mean, self.std) if self.erasing else image
 
+    def _clip(self, frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        if self.policy is not None:
+            frames = rand_augment(frames, self.policy, rng)
+        if self.crop == "multi_scale":
+            frames = clips.multi_scale_crop(frames, self.image_size, rng)
+        else:
+            frames = clips.random_resized_crop(frames, self.image_size, self.crop_scale, self.crop_ratio, rng)
+        frames = transforms.random_flip(frames, rng) if self.flip else frames
+        return random_erasing(frames, self.erasing, rng, self.mean, self.std) if self.erasing else frames
+
 
 @dataclasses.dataclass(frozen=True)
-class EvalView:
-    """The resized centre of an image, one view without chance."""
+class EvalViews:
+    """Views without chance: crops of an image, or of each of the clips of a video; one is the centre.
 
+    View `clip * crops + crop` is crop `crop` of clip `clip`.
+    """
+
+    frames: int
     image_size: int
     channels: int
+    clips: int = 1
+    crops: int = 1
 
     @classmethod
-    def from_config(cls, data: ConfigDict) -> "EvalView":
+    def from_config(cls, data: ConfigDict, clips: int = 1, crops: int = 1) -> "EvalViews":
         """From the `data` section."""
-        return cls(data.image_size, data.channels)
+        return cls(data.frames, data.image_size, data.channels, clips, crops)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(views, T, H, W, C)."""
-        return 1, 1, self.image_size, self.image_size, self.channels
+        return self.clips * self.crops, self.frames, self.image_size, self.image_size, self.channels
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The view of `image`, uint8 [H, W, C]."""
-        return transforms.resize_center_crop(image, self.image_size).reshape(self.shape)
+    def __call__(self, frames: np.ndarray) -> np.ndarray:
+        """The views of `frames`, uint8 [clips * T, H, W, C], one clip after the other."""
+        if self.frames == 1 and self.crops == 1:
+            size = self.image_size
+            return np.stack([transforms.resize_center_crop(x, size) for x in frames]).reshape(self.shape)
+        cropped = clips.crops_along(frames, self.image_size, self.crops)  # [crops, clips * T, …]
+        by_clip = cropped.reshape(self.crops, self.clips, *self.shape[1:])
+        return by_clip.swapaxes(0, 1).reshape(self.shape)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -20,6 +20,13 @@ class Scorer(Protocol):
         """The scores by name; raises Interrupted where `stop` says so."""
 
 
+class Picture(NamedTuple):
+    """A picture `[height, width, 1 or 3]` uint8; of clips also frames `[T, height, width, 1 or 3]`."""
+
+    still: np.ndarray
+    frames: np.ndarray | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
     """One evaluation of a run; it has scores, or it draws a picture.
@@ -28,13 +35,15 @@ class Evaluation:
       name: as in `evaluators.EVALUATORS`.
       every: steps between two; each is also made after the last step, and 0 is only then.
       scores: of a state, by name; asks now and then whether to stop.
-      draw: a picture of a state, `[height, width, 1 or 3]` uint8.
+      mark: one of these names, by which a reader of the metrics knows that it was made.
+      draw: a picture of a state.
     """
 
     name: str
     every: int
     scores: Callable[[TrainState, Stop], dict[str, float]] | None = None
-    draw: Callable[[TrainState], np.ndarray] | None = None
+    draw: Callable[[TrainState], Picture] | None = None
+    mark: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

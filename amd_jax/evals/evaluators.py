@@ -12,6 +12,7 @@ from amd_jax.evals.evaluation import Evaluation, Setting
 # Each makes its evaluation, or None where the config turns it off.
 EVALUATORS: dict[str, Callable[[Setting], Evaluation | None]] = {
     "accuracy": accuracy.evaluation,
+    "views": accuracy.of_many_views,
     "probe": features.evaluation,
     "pictures": pictures.evaluation,
 }

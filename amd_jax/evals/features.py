@@ -1,8 +1,9 @@
 """What a frozen encoder knows: a linear probe and kNN.
 
 The encoder sees every patch of the centre crop; the mean of its patch tokens after the final norm, or the CLS
-token, is a feature. Two classifiers are fitted on the training split's features and scored on the evaluation
-split's: a linear one (linear.py) and the vote of the k nearest neighbours.
+token, is a feature. With `eval.clips` and `eval.crops` it is averaged over so many views. Two classifiers are
+fitted on the training split's features and scored on the evaluation split's: a linear one (linear.py) and the
+vote of the k nearest neighbours.
 """
 
 import functools
@@ -19,6 +20,7 @@ from amd_jax.data import pipeline, sources
 from amd_jax.data.subset import shuffled_part
 from amd_jax.evals.evaluation import Evaluation, Scorer, Setting
 from amd_jax.evals.linear import Labelled, linear_probe
+from amd_jax.evals.views import by_example, over_views
 from amd_jax.models import build, patches
 from amd_jax.models.vit import ViT
 from amd_jax.sharding import global_batch, replicated
@@ -34,26 +36,33 @@ def evaluation(setting: Setting) -> Evaluation | None:
     if not every:
         return None
     score = make_prober(setting.config, setting.train, setting.test, setting.mesh)
-    return Evaluation("probe", every, lambda state, stop: score(state.params["encoder"], stop))
+    return Evaluation(
+        "probe", every, lambda state, stop: score(state.params["encoder"], stop), mark="probe_top1"
+    )
 
 
 def make_encoder(config: ConfigDict, mesh: jax.sharding.Mesh) -> Encode:
     """A compiled function from student-encoder parameters and a batch to features, labels and mask.
 
-    Features are float32 `[batch, width]`; all three are whole on every device.
+    Features are float32 `[examples, width]`; all three are whole on every device.
     """
     encoder = build.encoder(config, "student")
     patch, mean, std = build.patch(config), tuple(config.data.mean), tuple(config.data.std)
     # A classifier that pools the mean has its norm behind the pooling, not in the encoder.
     final_norm = not methods.of(config).labels or config.finetune.pool == "cls"
 
-    def encode(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
-        x = patches.normalize(patches.patchify(batch["pixels"], patch), mean, std)
+    views = config.eval.clips * config.eval.crops
+
+    def pooled(params: Any, pixels: jax.Array) -> jax.Array:
+        x = patches.normalize(patches.patchify(pixels, patch), mean, std)
         at = jnp.broadcast_to(jnp.arange(encoder.tokens), x.shape[:2])
         out: Any = ViT(encoder, final_norm).apply({"params": params}, x, at)
         tokens = out[0].astype(jnp.float32)
-        pooled = tokens[:, 0] if config.probe.pool == "cls" else tokens[:, encoder.cls_token :].mean(axis=1)
-        return pooled, batch["label"], batch["mask"]
+        return tokens[:, 0] if config.probe.pool == "cls" else tokens[:, encoder.cls_token :].mean(axis=1)
+
+    def encode(params: Any, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        x = over_views(lambda pixels: pooled(params, pixels), batch["pixels"], views)
+        return x, by_example(batch["label"], views), by_example(batch["mask"], views)
 
     return jax.jit(encode, out_shardings=replicated(mesh))
 
@@ -77,6 +86,8 @@ def features(
         batch_size=config.eval.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        clips=config.eval.clips,
+        crops=config.eval.crops,
     )
     kept, labels = [], []
     for batch in batches:  # fetched one by one: a device need not hold them all beside a training state

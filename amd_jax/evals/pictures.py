@@ -1,4 +1,8 @@
-"""Pictures of masks and reconstructions: original, what the teacher sees, what the student sees, result."""
+"""Pictures of masks and reconstructions: original, what the teacher sees, what the student sees, result.
+
+Of images one sheet with a row an example. Of clips a strip, which shows a frame of each tubelet side by side
+and these four below each other, and the sheet as an animation.
+"""
 
 import io
 from collections.abc import Callable
@@ -11,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from amd_jax.data import pipeline
-from amd_jax.evals.evaluation import Evaluation, Setting
+from amd_jax.evals.evaluation import Evaluation, Picture, Setting
 from amd_jax.models import patches
 from amd_jax.models.masking import levels_from_masks
 from amd_jax.sharding import replicated
@@ -19,6 +23,8 @@ from amd_jax.steps import losses
 from amd_jax.steps.pretrain import Pretraining
 
 EXAMPLES = 8  # in a picture
+STRIPS = 2  # of clips in a still picture
+FRAME_SECONDS = 0.125  # of an animation
 HIDDEN = 0.5  # grey level of patches that are not seen
 
 
@@ -37,7 +43,7 @@ def evaluation(setting: Setting) -> Evaluation | None:
 def reconstruction(pretraining: Pretraining, params: Any, pixels: jax.Array, key: jax.Array) -> jax.Array:
     """Columns of pictures for a batch `[n, frames, height, width, channels]`, uint8.
 
-    Returns `[n, columns, height, width, channels]` in [0, 1], of the first frame of each example. Without a
+    Returns `[n, columns, frames, height, width, channels]` in [0, 1]. Without a
     teacher there are three columns. Hidden patches are predicted, visible ones are the original's; as in
     MAE's demo, per-patch normalised predictions get the true patch's mean and spread back.
     """
@@ -54,7 +60,7 @@ def reconstruction(pretraining: Pretraining, params: Any, pixels: jax.Array, key
     if run.teacher is not None:
         columns.insert(1, jnp.where(levels < 2, original, HIDDEN))
     grid = run.student.encoder.grid
-    return jnp.stack([patches.unpatchify(c, run.patch, grid)[:, 0] for c in columns], axis=1)
+    return jnp.stack([patches.unpatchify(c, run.patch, grid) for c in columns], axis=1)
 
 
 def sheet(columns: np.ndarray, gap: int = 2, smallest: int = 64) -> np.ndarray:
@@ -70,18 +76,40 @@ def sheet(columns: np.ndarray, gap: int = 2, smallest: int = 64) -> np.ndarray:
     return x.transpose(0, 2, 1, 3, 4).reshape(rows * h, cols * w, c)
 
 
-def save_png(path: Path, picture: np.ndarray) -> None:
-    """Writes `[height, width, 1 or 3]` uint8 pixels."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture.squeeze(-1) if picture.shape[-1] == 1 else picture).save(buffer, "PNG")
+def strip(columns: np.ndarray, tubelet: int) -> np.ndarray:
+    """One picture of `[clips, columns, frames, h, w, channels]`: frames side by side, columns as rows."""
+    some = columns[:STRIPS, :, ::tubelet]
+    return sheet(some.reshape(-1, *some.shape[2:]))
+
+
+def save(path: Path, picture: Picture) -> None:
+    """Writes `path` with the suffix .png, and of clips also .webp, animated."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path.with_suffix(".png"), [picture.still], "PNG")
+    if picture.frames is not None:
+        _write(path.with_suffix(".webp"), list(picture.frames), "WEBP")
+
+
+def _write(path: Path, frames: list[np.ndarray], form: str) -> None:
+    """`[height, width, 1 or 3]` uint8 pixels, as one file that is made in memory first."""
+    images = [Image.fromarray(x.squeeze(-1) if x.shape[-1] == 1 else x) for x in frames]
+    more: dict[str, Any] = {}
+    if len(images) > 1:
+        more = {
+            "save_all": True,
+            "append_images": images[1:],
+            "duration": int(1000 * FRAME_SECONDS),
+            "loop": 0,
+        }
+    buffer = io.BytesIO()
+    images[0].save(buffer, form, **more)
     path.write_bytes(buffer.getvalue())
 
 
 def make_painter(
     pretraining: Pretraining, pixels: np.ndarray, seed: int, replicated: jax.sharding.Sharding
-) -> Callable[[Any], np.ndarray]:
-    """A function from parameters to a sheet of the given examples, always with the same masks.
+) -> Callable[[Any], Picture]:
+    """A function from parameters to a picture of the given examples, always with the same masks.
 
     Every process of a run has to call it; `replicated` places the examples on the run's mesh.
     """
@@ -91,4 +119,11 @@ def make_painter(
 
     jitted = jax.jit(paint, out_shardings=replicated)
     x = jax.device_put(pixels, replicated)
-    return lambda params: sheet(jax.device_get(jitted(params, x)))
+    tubelet = pretraining.patch[0]
+
+    def picture(params: Any) -> Picture:
+        columns = np.asarray(jax.device_get(jitted(params, x)))
+        sheets = [sheet(columns[:, :, frame]) for frame in range(columns.shape[2])]
+        return Picture(sheets[0]) if len(sheets) == 1 else Picture(strip(columns, tubelet), np.stack(sheets))
+
+    return picture

@@ -30,6 +30,7 @@ class Finetuning:
     mix_groups: int = 1
     smoothing: float = 0.0
     drop_path: float = 0.0
+    head_drop: float = 0.0
     kd_weight: float = 0.0  # share of the teacher in the loss
     kd_temperature: float = 1.0
     kd_hard: bool = False
@@ -54,6 +55,7 @@ class Finetuning:
             mix_groups=f.mix_groups,
             smoothing=f.smoothing,
             drop_path=f.drop_path,
+            head_drop=f.head_drop,
             kd_weight=f.kd_weight if kd else 0.0,
             kd_temperature=f.kd_temperature,
             kd_hard=f.kd_hard,
@@ -108,6 +110,10 @@ class Finetuning:
             )
         if self.drop_path:
             out["keep"] = drop_path(drop_key, count, self.model.encoder.depth, self.drop_path)
+        if self.head_drop:
+            shape = (count, self.model.encoder.block.width)
+            kept = jax.random.bernoulli(jax.random.fold_in(drop_key, 1), 1 - self.head_drop, shape)
+            out["head_keep"] = kept / (1 - self.head_drop)
         return out
 
     def _mixed(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
@@ -121,11 +127,11 @@ class Finetuning:
         return mix_pixels(pixels, batch["pixels_partner"], mixing), targets
 
     def logits(
-        self, model: Classifier, params: Any, pixels: jax.Array, keep: jax.Array | None = None
+        self, model: Classifier, params: Any, pixels: jax.Array, *drops: jax.Array | None
     ) -> jax.Array:
-        """`[batch, classes]` for whole inputs, uint8 or in [0, 1]."""
+        """`[batch, classes]` for whole inputs, uint8 or in [0, 1]; `drops` are those of `Classifier`."""
         x = patches.normalize(patches.patchify(pixels, self.patch), self.mean, self.std)
-        return self._classify(model, params, x, keep)
+        return self._classify(model, params, x, *drops)
 
     def teacher_logits(self, frozen: Any, pixels: jax.Array) -> jax.Array:
         """The same of the teacher, whose pixels are normalised as in its own training."""
@@ -134,16 +140,14 @@ class Finetuning:
         x = patches.normalize(patches.patchify(pixels, self.patch), mean, std)
         return self._classify(self.teacher, frozen, x)
 
-    def _classify(
-        self, model: Classifier, params: Any, x: jax.Array, keep: jax.Array | None = None
-    ) -> jax.Array:
+    def _classify(self, model: Classifier, params: Any, x: jax.Array, *drops: jax.Array | None) -> jax.Array:
         at = jnp.broadcast_to(jnp.arange(model.encoder.tokens), x.shape[:2])
-        return model.apply({"params": params}, x, at, keep)  # type: ignore[return-value]
+        return model.apply({"params": params}, x, at, *drops)  # type: ignore[return-value]
 
     def batch_loss(self, params: Any, frozen: Any, batch: Batch) -> tuple[jax.Array, Metrics]:
         """Cross-entropy with the (mixed, smoothed) labels, and with the teacher."""
         pixels, targets = self._mixed(batch)
-        logits = self.logits(self.model, params, pixels, batch.get("keep"))
+        logits = self.logits(self.model, params, pixels, batch.get("keep"), batch.get("head_keep"))
         loss = optax.losses.softmax_cross_entropy(logits, targets).mean()
         if self.teacher is None:
             return loss, {}

@@ -177,13 +177,14 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
         stack.enter_context(signals.installed())
         stack.enter_context(jax.transfer_guard("disallow"))
         due = [
-            hook
+            (evaluation, hook)
             for evaluation, hook in zip(evaluations, evaluators, strict=True)
             if evaluation.scores is not None and hook.due(step, step == program.total_steps, False)
         ]
-        if step and due and _is_unscored(run):
-            for hook in due:
-                hook.call(step, state)
+        if step and due:
+            for evaluation, hook in due:
+                if _is_unscored(run, evaluation):
+                    hook.call(step, state)
             if owed:
                 raise _stopped(run, signals, step)
         while step < program.total_steps:
@@ -235,13 +236,13 @@ def _not_saved(run: setup.Run, before: str = "") -> NotSavedError:
     return NotSavedError(f"{before}{run.checkpoints.unsaved}; make room, and the same command {where}")
 
 
-def _is_unscored(run: setup.Run) -> bool:
-    """Whether the step that the run goes on from has no scores: its evaluation was interrupted."""
+def _is_unscored(run: setup.Run, evaluation: Evaluation) -> bool:
+    """Whether the step that the run goes on from lacks these scores: the evaluation was interrupted."""
 
     def scored() -> bool:
         with contextlib.suppress(OSError, ValueError):  # metrics that a full disk did not take
             lines = metrics.read(str(run.workdir))
-            return any(line["step"] == run.start_step and "loss" not in line for line in lines)
+            return any(line["step"] == run.start_step and evaluation.mark in line for line in lines)
         return False
 
     return not agreed(int(jax.process_index() == 0 and scored()))

@@ -3,12 +3,12 @@
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from clu import parameter_overview
 
 from amd_jax.config import flat
 from amd_jax.evals import pictures
+from amd_jax.evals.evaluation import Picture
 from amd_jax.train import throughput
 from amd_jax.train.metrics import make_writer
 from amd_jax.train.setup import Run
@@ -51,16 +51,16 @@ class Reporter:
             line = throughput.progress_line(step, self._run.program.total_steps, scalars, eta)
             print(line, flush=True)
 
-    def picture(self, step: int, picture: np.ndarray) -> None:
-        """A picture `[height, width, 1 or 3]` uint8, as a file and for TensorBoard."""
+    def picture(self, step: int, picture: Picture) -> None:
+        """A picture as files and, its still part, for TensorBoard."""
         if self._writer is None:
             return
-        path = self._run.workdir / "pictures" / f"step_{step:08d}.png"
+        path = self._run.workdir / "pictures" / f"step_{step:08d}"
         try:
-            pictures.save_png(path, picture)
+            pictures.save(path, picture)
         except OSError as error:  # a full disk costs a picture, not the run
             logging.warning("%s: not written (%s)", path, error)
-        self._writer.write_images(step, {"reconstruction": picture[None]})
+        self._writer.write_images(step, {"reconstruction": picture.still[None]})
 
     def close(self) -> None:
         """Writes what is left."""

@@ -107,7 +107,19 @@ def _input(config: ConfigDict) -> None:
         d.frames % m.tubelet == 0,
         f"data.frames={d.frames} is not a multiple of model.tubelet={m.tubelet}",
     )
-    _need(d.frames == 1, f"data.frames={d.frames}: data.source={d.source!r} holds images; set data.frames=1")
+    images = d.source == "embedded"
+    _need(
+        d.frames == 1 or not images,
+        f"data.frames={d.frames}: data.source={d.source!r} holds images; set data.frames=1",
+    )
+    _need(d.crop == "resized" or d.frames > 1, f"data.crop={d.crop!r} is for clips; set it to 'resized'")
+    _need(d.stride > 0, f"data.stride={d.stride}: must be positive")
+    for name in ("clips", "crops"):
+        _need(config.eval[name] > 0, f"eval.{name}={config.eval[name]}: must be positive")
+    _need(
+        config.eval.clips == 1 or not images,
+        f"eval.clips={config.eval.clips}: data.source={d.source!r} holds images; set eval.clips=1",
+    )
     _need(d.channels in (1, 3), f"data.channels={d.channels}: must be 1 (grey) or 3 (colour)")
     for name in ("mean", "std"):
         _need(
@@ -273,7 +285,7 @@ def _finetuning(config: ConfigDict) -> None:
         f"probe.every_epochs={config.probe.every_epochs} is for pre-training; leave it at 0 for "
         f"method={config.method!r}",
     )
-    for name in ("drop_path", "smoothing", "ema"):
+    for name in ("drop_path", "head_drop", "smoothing", "ema"):
         _need(f[name] < 1, f"finetune.{name}={f[name]}: must be below 1")
     _need(f.kd_weight <= 1, f"finetune.kd_weight={f.kd_weight}: a share is at most 1")
     _need(f.kd_temperature > 0, f"finetune.kd_temperature={f.kd_temperature}: must be positive")

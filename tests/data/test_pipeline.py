@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from amd_jax.config import ConfigError
-from amd_jax.data import pipeline, transforms
+from amd_jax.data import clips, pipeline, transforms
 from amd_jax.data.example import Example, Source
 from amd_jax.data.order import Share, shuffled_index
 from amd_jax.data.sources import make_source
@@ -308,7 +308,7 @@ def test_replacement_wraps_around_and_gives_up_after_fifty():
     config = make_config(batch_size=60)
     batch = read(config, Numbers(60, bad=tuple(range(20, 60))), 1)[0]
     assert sorted(batch["label"].tolist()) == sorted([*range(20), *([0] * 40)])
-    with pytest.raises(ConfigError, match="50 unreadable images in a row, from number"):
+    with pytest.raises(ConfigError, match="50 unreadable examples in a row, from number"):
         read(config, Numbers(60, bad=tuple(range(55))), 1)
 
 
@@ -327,10 +327,17 @@ def test_an_error_in_a_worker_process_keeps_its_type():
         read(config, Numbers(60, bad=tuple(range(60))), 1)
 
 
-def evaluate(config: ConfigDict, source: Source, batch_size: int, processes: int) -> list[list[Batch]]:
+def evaluate(
+    config: ConfigDict, source: Source, batch_size: int, processes: int, crops: int = 1
+) -> list[list[Batch]]:
     def part(process: int) -> Iterator[Batch]:
         return pipeline.eval_batches(
-            config, source, batch_size=batch_size, process_index=process, process_count=processes
+            config,
+            source,
+            batch_size=batch_size,
+            process_index=process,
+            process_count=processes,
+            crops=crops,
         )
 
     return [list(part(process)) for process in range(processes)]
@@ -357,7 +364,7 @@ def test_eval_masks_damaged_images(damaged: ConfigDict, caplog):
     source = make_source(damaged.data, "eval")
     batches = evaluate(damaged, source, 6, 1)[0]
     assert sum(batch["mask"].sum() for batch in batches) == 9
-    assert any("3 images were left out" in record.getMessage() for record in caplog.records)
+    assert any("3 examples were left out" in record.getMessage() for record in caplog.records)
     damaged.data.max_corrupt = 1
     with pytest.raises(ConfigError, match=r"data\.max_corrupt=1"):
         evaluate(damaged, source, 6, 1)
@@ -377,31 +384,20 @@ def test_eval_rows_name_their_example(processes: int):
         assert np.array_equal(batch["label"], np.where(batch["mask"] > 0, batch["example"], 0))
 
 
-class BothWays:
-    """Each image and its mirror image: an evaluation with two views of an example."""
-
-    shape = (2, 1, 8, 8, 3)
-
-    @classmethod
-    def from_config(cls, data: ConfigDict) -> "BothWays":
-        return cls()
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        seen = transforms.resize_center_crop(image, 8)[None]
-        return np.stack([seen, seen[:, :, ::-1]])
-
-
 @pytest.mark.usefixtures("chunk")
 @pytest.mark.parametrize("processes", [1, 2])
-def test_several_views_of_an_example_are_rows_side_by_side(processes: int, monkeypatch: pytest.MonkeyPatch):
+def test_several_views_of_an_example_are_rows_side_by_side(processes: int):
+    """Three crops of images that are 20 × 24: at 8 pixels a side the left, the middle and the right."""
     once = [batch for part in evaluate(make_config(), Numbers(7), 6, processes) for batch in part]
-    monkeypatch.setattr(pipeline, "EvalView", BothWays)
-    twice = [batch for part in evaluate(make_config(), Numbers(7), 6, processes) for batch in part]
-    for one, two in zip(once, twice, strict=True):
+    thrice = [batch for part in evaluate(make_config(), Numbers(7), 6, processes, crops=3) for batch in part]
+    for one, three in zip(once, thrice, strict=True):
         for name in ("label", "example", "mask"):
-            assert np.array_equal(two[name], np.repeat(one[name], 2))
-        assert np.array_equal(two["pixels"][::2], one["pixels"])
-        assert np.array_equal(two["pixels"][1::2], one["pixels"][:, :, :, ::-1])
+            assert np.array_equal(three[name], np.repeat(one[name], 3))
+        for row in np.flatnonzero(one["mask"]):
+            image = Numbers(7)[int(one["example"][row])].content
+            crops = clips.crops_along(image[None], 8, 3)
+            assert np.array_equal(three["pixels"][3 * row : 3 * row + 3], crops)
+            assert len({crop.tobytes() for crop in crops}) > 1
 
 
 def test_eval_batch_size_must_split():

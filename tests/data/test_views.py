@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from amd_jax.config import ConfigError
-from amd_jax.data import transforms
+from amd_jax.data import clips, transforms
 from amd_jax.data.randaugment import mean_fill, parse, rand_augment, random_erasing
-from amd_jax.data.views import EvalView, TrainViews
+from amd_jax.data.views import EvalViews, TrainViews
 from tests.data.conftest import Numbers, make_config
 
 IMAGE = Numbers(1)[0].content
@@ -15,7 +15,7 @@ IMAGE = Numbers(1)[0].content
 def test_training_views_are_cropped_flipped_augmented_and_erased_in_this_order():
     config = make_config(**{"data.repeats": 3, "data.randaugment": "rand-m9-p1", "data.erasing": 1.0})
     data = config.data
-    views = TrainViews.from_config(data)(IMAGE, (5, 1, 7))
+    views = TrainViews.from_config(data)(IMAGE[None], (5, 1, 7))
     assert (views.shape, views.dtype) == ((3, 1, 8, 8, 3), np.uint8)
     for number, view in enumerate(views):
         rng = np.random.default_rng((5, 1, 7, number))
@@ -30,21 +30,21 @@ def test_what_is_off_draws_nothing():
     config = make_config(**{"data.flip": False})
     rng = np.random.default_rng((1, 2, 3, 0))
     expected = transforms.random_resized_crop(IMAGE, 8, (0.2, 1.0), (3 / 4, 4 / 3), rng)
-    assert np.array_equal(TrainViews.from_config(config.data)(IMAGE, (1, 2, 3))[0, 0], expected)
+    assert np.array_equal(TrainViews.from_config(config.data)(IMAGE[None], (1, 2, 3))[0, 0], expected)
 
 
 def test_a_view_depends_on_its_key_and_number_alone():
     one = TrainViews.from_config(make_config().data)
     four = TrainViews.from_config(make_config(**{"data.repeats": 4}).data)
-    views = four(IMAGE, (1, 2, 3))
-    assert np.array_equal(views[:1], one(IMAGE, (1, 2, 3)))
+    views = four(IMAGE[None], (1, 2, 3))
+    assert np.array_equal(views[:1], one(IMAGE[None], (1, 2, 3)))
     assert len({view.tobytes() for view in views}) == 4
-    assert not np.array_equal(one(IMAGE, (1, 2, 3)), one(IMAGE, (1, 2, 4)))
+    assert not np.array_equal(one(IMAGE[None], (1, 2, 3)), one(IMAGE[None], (1, 2, 4)))
 
 
 def test_evaluation_sees_the_resized_centre_once():
-    view = EvalView.from_config(make_config().data)
-    seen = view(IMAGE)
+    view = EvalViews.from_config(make_config().data)
+    seen = view(IMAGE[None])
     assert seen.shape == view.shape == (1, 1, 8, 8, 3)
     assert np.array_equal(seen[0, 0], transforms.resize_center_crop(IMAGE, 8))
 
@@ -52,3 +52,38 @@ def test_evaluation_sees_the_resized_centre_once():
 def test_a_policy_that_is_not_understood_is_refused():
     with pytest.raises(ConfigError, match="RandAugment"):
         TrainViews.from_config(make_config(**{"data.randaugment": "rand-x3"}).data)
+
+
+CLIP = np.random.default_rng(1).integers(0, 256, (4, 20, 30, 3), np.uint8)
+
+
+def clip_config(**keys):
+    return make_config(**{"data.frames": 4, **keys}).data
+
+
+def test_clips_are_augmented_whole_then_cropped_flipped_and_erased():
+    data = clip_config(**{"data.repeats": 2, "data.randaugment": "rand-m9-p1", "data.erasing": 1.0})
+    views = TrainViews.from_config(data)(CLIP, (5, 1, 7))
+    assert (views.shape, views.dtype) == ((2, 4, 8, 8, 3), np.uint8)
+    for number, view in enumerate(views):
+        rng = np.random.default_rng((5, 1, 7, number))
+        expected = rand_augment(CLIP, parse("rand-m9-p1"), rng)  # grey comes in from outside
+        expected = clips.random_resized_crop(expected, 8, data.crop_scale, data.crop_ratio, rng)
+        expected = transforms.random_flip(expected, rng)
+        expected = random_erasing(expected, 1.0, rng, data.mean, data.std)
+        assert np.array_equal(view, expected)
+
+
+def test_pre_training_crops_clips_at_several_scales():
+    data = clip_config(**{"data.crop": "multi_scale", "data.flip": False})
+    expected = clips.multi_scale_crop(CLIP, 8, np.random.default_rng((1, 2, 3, 0)))
+    assert np.array_equal(TrainViews.from_config(data)(CLIP, (1, 2, 3))[0], expected)
+
+
+def test_a_test_sees_every_crop_of_every_clip():
+    views = EvalViews.from_config(clip_config(), clips=2, crops=3)
+    both = np.concatenate([CLIP, CLIP[::-1]])
+    seen = views(both)
+    assert seen.shape == views.shape == (6, 4, 8, 8, 3)
+    for clip, frames in enumerate((CLIP, CLIP[::-1])):
+        assert np.array_equal(seen[3 * clip : 3 * clip + 3], clips.crops_along(frames, 8, 3))

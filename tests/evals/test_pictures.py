@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from amd_jax.evals import pictures
+from amd_jax.evals.evaluation import Picture
 from amd_jax.models import patches
 from amd_jax.models.masking import levels_from_masks
 from amd_jax.sharding import make_mesh, replicated
@@ -36,8 +37,8 @@ def columns() -> tuple[np.ndarray, np.ndarray]:
     run, params, pixels = case()
     key = jax.random.key(9)
     drawn = jax.jit(lambda p, x: pictures.reconstruction(run, p, x, key))(params, pixels)
-    assert drawn.shape == (3, 4, 32, 32, 3)
-    cut = [patches.patchify(drawn[:, i][:, None], run.patch) for i in range(4)]
+    assert drawn.shape == (3, 4, 1, 32, 32, 3)
+    cut = [patches.patchify(drawn[:, i], run.patch) for i in range(4)]
     return np.stack(cut), np.asarray(levels_from_masks(run.masks(key, 3)))
 
 
@@ -71,7 +72,7 @@ def test_a_perfect_prediction_restores_the_picture(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Pretraining, "student_output", oracle)
     drawn = pictures.reconstruction(run, params, jnp.asarray(pixels), jax.random.key(9))
-    np.testing.assert_allclose(drawn[:, 3], pixels[:, 0] / 255, atol=1e-5)
+    np.testing.assert_allclose(drawn[:, 3], pixels / 255, atol=1e-5)
 
 
 def test_without_a_teacher_its_column_is_left_out() -> None:
@@ -82,16 +83,17 @@ def test_without_a_teacher_its_column_is_left_out() -> None:
     key = jax.random.key(0)
     pixels = jax.ShapeDtypeStruct((3, *run.input_shape), np.uint8)
     drawn = jax.eval_shape(lambda p, x: pictures.reconstruction(run, p, x, key), params, pixels)
-    assert drawn.shape == (3, 3, 32, 32, 3)
+    assert drawn.shape == (3, 3, 1, 32, 32, 3)
 
 
 def test_the_painter_draws_the_same_masks_every_time() -> None:
     run, params, pixels = case()
     paint = pictures.make_painter(run, pixels, 9, replicated(make_mesh(devices=jax.devices()[:1])))
-    first = paint(params)
+    first, frames = paint(params)
+    assert frames is None
     assert (first.shape, first.dtype) == ((3 * 68, 4 * 68, 3), np.uint8)
     other = jax.tree.map(lambda p: 1.5 * p, params)
-    changed = paint(other)
+    changed = paint(other).still
     left = slice(0, 3 * 68)  # original and the two masked columns
     np.testing.assert_array_equal(changed[:, left], first[:, left])
     assert (changed != first).any()
@@ -126,8 +128,39 @@ def test_a_sheets_cells_are_in_reading_order_unsmoothed_and_clipped() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_png_is_read_back_pixel_by_pixel(channels: int, tmp_path: Path) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, channels), dtype=np.uint8)
-    path = tmp_path / "new" / "folder" / "picture.png"
-    pictures.save_png(path, picture)
-    with Image.open(path) as image:
+    path = tmp_path / "new" / "folder" / "picture"
+    pictures.save(path, Picture(picture))
+    assert [file.name for file in path.parent.iterdir()] == ["picture.png"]
+    with Image.open(path.with_suffix(".png")) as image:
         assert (image.format, image.mode) == ("PNG", "RGB" if channels == 3 else "L")
         np.testing.assert_array_equal(np.asarray(image).reshape(picture.shape), picture)
+
+
+@functools.cache
+def clip_columns() -> np.ndarray:
+    """Of two clips of four frames, in tubelets of two: `[n, columns, frames, h, w, channels]`."""
+    return np.linspace(0, 1, 2 * 4 * 4).reshape(2, 4, 4, 1, 1, 1) * np.ones((8, 8, 3))
+
+
+def test_a_strip_has_a_frame_of_each_tubelet_beside_the_other_and_columns_below_each_other() -> None:
+    picture = pictures.strip(clip_columns(), tubelet=2)
+    cells = clip_columns()[:, :, ::2].reshape(8, 2, 8, 8, 3)
+    np.testing.assert_array_equal(picture, pictures.sheet(cells))
+
+
+def test_a_clip_is_drawn_as_a_strip_and_as_an_animation(tmp_path: Path) -> None:
+    config = vitb_in1k.get_config("smoke")
+    config.data.frames, config.model.tubelet, config.method = 4, 2, "mae"
+    run = Pretraining.from_config(config)
+    params = run.init(jax.random.key(0))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, *run.input_shape), dtype=np.uint8)
+    paint = pictures.make_painter(run, pixels, 9, replicated(make_mesh(devices=jax.devices()[:1])))
+    picture = paint(params)
+    assert picture.still.shape == (pictures.STRIPS * 3 * 68, 2 * 68, 3)
+    assert picture.frames is not None
+    assert picture.frames.shape == (4, 3 * 68, 3 * 68, 3)
+    pictures.save(tmp_path / "step", picture)
+    with Image.open(tmp_path / "step.webp") as animation:
+        assert animation.n_frames == 4
+        assert animation.info["loop"] == 0
+        assert animation.size == (3 * 68, 3 * 68)

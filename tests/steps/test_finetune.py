@@ -163,7 +163,7 @@ def test_evaluation_is_what_numpy_finds_on_any_number_of_devices() -> None:
     params = jax.jit(run.init)(jax.random.key(0))
     params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
     examples = [source[i] for i in range(len(source))]
-    pixels = np.stack([resize_center_crop(decode(e.image, 3), config.data.image_size) for e in examples])
+    pixels = np.stack([resize_center_crop(decode(e.content, 3), config.data.image_size) for e in examples])
     logits = np.asarray(jax.jit(run.logits, static_argnums=0)(run.model, params, pixels[:, None]), np.float64)
     label = np.array([e.label for e in examples])
     order = np.argsort(-logits, axis=1)
@@ -192,7 +192,7 @@ def test_logits_that_are_no_numbers_are_wrong_and_few_classes_are_all_among_the_
     broken = jnp.full((8, classes), jnp.nan)
     tied = jnp.zeros((8, classes))
     source = Subset(make_source(config.data, "eval"), np.arange(8))
-    monkeypatch.setattr(Subset, "__getitem__", lambda self, i: Example(self._source[i].image, i % 3))
+    monkeypatch.setattr(Subset, "__getitem__", lambda self, i: Example(self._source[i].content, i % 3))
     mesh = sharding.make_mesh(devices=jax.devices()[:1])
 
     def scores(logits: jax.Array) -> dict[str, float]:

@@ -11,6 +11,7 @@ import pytest
 
 from amd_jax.config import ConfigError
 from amd_jax.evals import features
+from amd_jax.evals.evaluators import make_evaluations
 from amd_jax.steps.train_state import TrainState
 from amd_jax.train import loop, setup
 from amd_jax.train.checkpoint import Checkpoints, NotSavedError
@@ -205,7 +206,8 @@ def test_a_signal_in_an_evaluation_stops_within_a_batch_and_the_restart_makes_up
     assert losses(tmp_path) == losses(straight[0])
     assert steps_with_scores() == [10, 20]
     run.start_step = 20
-    assert not loop._is_unscored(run)
+    (probe,) = [e for e in make_evaluations(loop._setting(run)) if e.scores]
+    assert not loop._is_unscored(run, probe)
 
 
 def test_a_full_disk_ends_in_one_line_and_the_run_goes_on_when_there_is_room(

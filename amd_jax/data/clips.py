@@ -1,0 +1,84 @@
+"""Crops and resizes of clips [T, H, W, C], uint8: all frames alike, as the released video recipes have it.
+
+Pre-training resizes with Pillow's bilinear filter, which averages where it shrinks (`GroupMultiScaleCrop`).
+Fine-tuning and tests interpolate between the four nearest pixels whatever the scale, as
+torch.nn.functional.interpolate (align_corners=False) and OpenCV's INTER_LINEAR do in AMD's
+dataset/video_transforms.py; but rounded down to whole values, where theirs has fractions.
+"""
+
+import numpy as np
+from PIL import Image
+
+from amd_jax.data import transforms
+
+SCALES = (1, 0.875, 0.75, 0.66)  # of the short side
+NEAR = 3  # a crop that differs from the wanted size by less than so many pixels takes the wanted size
+# Where a crop may lie, in quarters of the room to the right and below: corners and centre, the middles of the
+# edges, the points between corners and centre.
+PLACES = (
+    *((0, 0), (4, 0), (0, 4), (4, 4), (2, 2)),
+    *((0, 2), (4, 2), (2, 4), (2, 0)),
+    *((1, 1), (3, 1), (1, 3), (3, 3)),
+)
+
+
+def multi_scale_crop(frames: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """A crop of one of few shapes and places, resized to [T, size, size, C] (AMD, `GroupMultiScaleCrop`).
+
+    Width and height are each a scale times the short side, from scales that are neighbours at most.
+    """
+    height, width = frames.shape[1:3]
+    sides = [int(min(height, width) * scale) for scale in SCALES]
+    sides = [size if abs(side - size) < NEAR else side for side in sides]
+    pairs = [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+    w, h = pairs[rng.integers(len(pairs))]
+    w, h = min(w, width), min(h, height)  # a size near a short side may be larger than it
+    across, down = PLACES[rng.integers(len(PLACES))]
+    left, top = across * ((width - w) // 4), down * ((height - h) // 4)
+    return _each(frames[:, top : top + h, left : left + w], size, size, antialias=True)
+
+
+def random_resized_crop(
+    frames: np.ndarray,
+    size: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """A random part of all frames, resized to [T, size, size, C]; see `transforms.crop_box`."""
+    top, left, height, width = transforms.crop_box(frames.shape[1], frames.shape[2], scale, ratio, rng)
+    return _each(frames[:, top : top + height, left : left + width], size, size, antialias=False)
+
+
+def crops_along(frames: np.ndarray, size: int, crops: int) -> np.ndarray:
+    """Squares evenly spaced along the longer side, after the shorter one became `size`; one is the centre.
+
+    Returns [crops, T, size, size, C].
+    """
+    height, width = frames.shape[1:3]
+    if height <= width:
+        height, width = size, int(size * width / height)
+    else:
+        height, width = int(size * height / width), size
+    frames = _each(frames, height, width, antialias=False)
+    room = max(height, width) - size
+    starts = [int(crop * (room / (crops - 1))) for crop in range(crops)] if crops > 1 else [round(room / 2)]
+    cut = [frames[:, s : s + size] if height > width else frames[:, :, s : s + size] for s in starts]
+    return np.stack(cut)
+
+
+def _each(frames: np.ndarray, height: int, width: int, *, antialias: bool) -> np.ndarray:
+    """Every frame resized bilinearly to [T, height, width, C]."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    matrix = (frames.shape[2] / width, 0, 0, 0, frames.shape[1] / height, 0)
+    out = np.empty((len(frames), height, width, frames.shape[3]), np.uint8)
+    for at, frame in enumerate(frames):
+        image = Image.fromarray(frame[:, :, 0] if frame.shape[2] == 1 else frame)
+        if antialias:
+            resized = image.resize((width, height), Image.Resampling.BILINEAR)
+        else:
+            size, method = (width, height), Image.Transform.AFFINE
+            resized = image.transform(size, method, matrix, Image.Resampling.BILINEAR)
+        out[at] = np.asarray(resized).reshape(out.shape[1:])
+    return out

@@ -1,0 +1,115 @@
+"""Embedded images that move: a small set of videos whose label is the motion, in memory or as H.264 files.
+
+    python -m amd_jax.data.moving --out=DIR
+
+writes `DIR/{train,val}/<motion>/NUMBER.mp4`. An image of Fashion-MNIST moves over a canvas without borders,
+in one of eight directions at one of two speeds, from a place that is drawn: no single frame tells the motion,
+and no motion the image.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from amd_jax import exits
+from amd_jax.data.example import Example
+from amd_jax.data.fashion import EmbeddedSource
+from amd_jax.data.folders import Split
+
+SIZE = 32  # of the canvas, pixels
+FRAMES = 24
+FPS = 12
+DIRECTIONS = {
+    "right": (0, 1), "down right": (1, 1), "down": (1, 0), "down left": (1, -1),
+    "left": (0, -1), "up left": (-1, -1), "up": (-1, 0), "up right": (-1, 1),
+}  # fmt: skip
+SPEEDS = {"slowly": 1, "fast": 2}  # pixels a frame
+FOLDERS = {"train": "train", "eval": "val"}
+
+
+class MovingSource:
+    """Videos [24, 32, 32, 1] of the embedded images, one each; the label is the motion, 16 of equal size."""
+
+    class_names = tuple(f"{direction} {speed}" for direction in DIRECTIONS for speed in SPEEDS)
+    num_classes = len(class_names)
+
+    def __init__(self, split: Split, name: str = "") -> None:
+        self._split = split
+        self._images = EmbeddedSource(split, name)
+
+    def __reduce__(self) -> tuple[type, tuple[Split]]:
+        return MovingSource, (self._split,)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Example:
+        image = np.asarray(self._images[index].content)
+        rng = np.random.default_rng((index, self._split == "eval"))
+        return Example(moved(image, self.label(index), rng.integers(SIZE, size=2)), self.label(index))
+
+    def label(self, index: int) -> int:
+        return index % self.num_classes
+
+    def describe(self, index: int) -> str:
+        return f"moving {self._split} image {index}"
+
+
+def moved(image: np.ndarray, motion: int, start: np.ndarray) -> np.ndarray:
+    """uint8 [frames, 32, 32, 1]: `image` [28, 28] moving from `start` (row, column), around the canvas."""
+    canvas = np.zeros((SIZE, SIZE), np.uint8)
+    canvas[: image.shape[0], : image.shape[1]] = image
+    direction, speed = divmod(motion, len(SPEEDS))
+    step = np.array(list(DIRECTIONS.values())[direction]) * list(SPEEDS.values())[speed]
+    places = np.asarray(start) + step * np.arange(FRAMES)[:, None]
+    return np.stack([np.roll(canvas, place, axis=(0, 1)) for place in places])[..., None]
+
+
+def write(folder: Path, split: Split, numbers: Sequence[int]) -> None:
+    """The videos of these numbers as files of their class; those that are there already stay."""
+    from amd_jax.data.encode import encode
+
+    source = MovingSource(split)
+    for number in numbers:
+        path = folder / FOLDERS[split] / source.class_names[source.label(number)] / f"{number:05}.mp4"
+        if path.exists():
+            continue
+        content, _ = source[number]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(encode(np.asarray(content), FPS, gop=FPS))
+        os.replace(temporary, path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the files; returns the exit code."""
+    parser = argparse.ArgumentParser("python -m amd_jax.data.moving", description=__doc__.split("\n")[0])
+    parser.add_argument("--out", required=True, help="folder to write to")
+    parser.add_argument("--train", type=int, default=10_000, help="videos to train on, at most 10000")
+    parser.add_argument("--eval", type=int, default=2_000, help="videos to evaluate on, at most 2000")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    args = parser.parse_args(argv)
+    folder = Path(args.out)
+    wanted: dict[Split, int] = {"train": args.train, "eval": args.eval}
+    try:
+        with ProcessPoolExecutor(args.jobs) as pool:
+            parts = [
+                pool.submit(write, folder, split, range(job, min(count, len(MovingSource(split))), args.jobs))
+                for split, count in wanted.items()
+                for job in range(args.jobs)
+            ]
+            for part in parts:
+                part.result()
+    except Exception as error:
+        return exits.told(error)
+    print(f"{folder}: {args.train} videos to train on, {args.eval} to evaluate on")
+    return exits.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
