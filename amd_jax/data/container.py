@@ -66,13 +66,13 @@ def refused(name: str) -> Iterator[None]:
     """What goes wrong inside becomes an UnreadableVideo, in one line that starts with `name`."""
     try:
         yield
-    except (MemoryError, ConfigError):
-        raise
     except UnreadableVideo as error:
         raise error if str(error).startswith(f"{name}: ") else UnreadableVideo(f"{name}: {error}") from error
-    except (
-        Exception
-    ) as error:  # FFmpeg's errors have many bases; damaged bytes also end as UnicodeError and others
+    except Exception as error:
+        # FFmpeg's errors have many bases (one is MemoryError, for sizes that damaged bytes make up), and
+        # damaged bytes also end as a UnicodeError and others.
+        if type(error) is MemoryError or isinstance(error, ConfigError):
+            raise
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise UnreadableVideo(f"{name}: {reason or type(error).__name__}") from error
 
