@@ -11,7 +11,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -211,43 +211,51 @@ class Container:
                 self._kept = self._kept if size <= _KEPT_BYTES else None
             yield packet
 
-    def _output(self, stretch: Stretch, clock: Clock) -> Iterator["VideoFrame"]:
-        """All frames that come out of these packets, in the order they are shown; last -1: of all packets."""
+    def _output(
+        self, stretch: Stretch, clock: Clock, needed: Collection[int] | None = None
+    ) -> Iterator["VideoFrame"]:
+        """The frames that come out of these packets, in the order they are shown; last -1: of all packets.
+
+        Where `needed` times are given, frames shown at others may be left out if nothing refers to them.
+        """
         if self._kept is None:
             self._open()
-        self._decoder.flush_buffers()
+        decoder = self._decoder
+        decoder.flush_buffers()
         packets = self._demux(clock) if self._kept is None else iter(self._kept)
         until = None if stretch.last < 0 else stretch.last + 1
         for packet in itertools.islice(packets, stretch.first, until):
             clock.check()
             if packet.is_corrupt and until is not None:
                 raise UnreadableVideo("a damaged packet")
+            decoder.skip_frame = "DEFAULT" if needed is None or packet.pts in needed else "NONREF"
             if not packet.is_corrupt:
-                yield from self._decoder.decode(packet)
-        yield from self._decoder.decode(None)
+                yield from decoder.decode(packet)
+        yield from decoder.decode(None)
 
     def _decode(self, frames: Sequence[int], clock: Clock) -> Iterator[tuple[int, "VideoFrame"]]:
         """These ascending frames with their numbers."""
         for stretch in self._timeline.stretches(frames):
             missing = stretch
             try:
-                for number, frame in self._wanted(stretch, clock):
+                for number, frame in self._wanted(stretch, clock, skipping=True):
                     yield number, frame
                     missing = missing._replace(frames=missing.frames[1:])
             except (self._av.FFmpegError, UnreadableVideo):
-                # Some streams can be entered at fewer places than they say: once more, from the start.
+                # Some streams cannot be entered everywhere they say: once more, all from the start.
                 clock.check()
-                if stretch.first == 0:
+                if self._timeline.times is None:
                     raise
-                yield from self._wanted(missing._replace(first=0), clock)
+                yield from self._wanted(missing._replace(first=0), clock, skipping=False)
 
-    def _wanted(self, stretch: Stretch, clock: Clock) -> Iterator[tuple[int, "VideoFrame"]]:
+    def _wanted(self, stretch: Stretch, clock: Clock, skipping: bool) -> Iterator[tuple[int, "VideoFrame"]]:
         """The frames of a stretch with their numbers; raises UnreadableVideo if one is damaged or missing."""
         times = self._timeline.times
         waiting = [frame if times is None else times[frame] for frame in stretch.frames]
         left = dict(zip(waiting, stretch.frames, strict=True))
         begin = next((at for key, at in self._timeline.keys if key == stretch.first), None)
-        for place, frame in enumerate(self._output(stretch, clock)):
+        needed = frozenset(waiting) if skipping and times is not None else None
+        for place, frame in enumerate(self._output(stretch, clock, needed)):
             at = place if times is None else frame.pts
             if begin is not None and (at is None or at < begin):
                 continue  # shown before the key frame we started from, so decoded without what it refers to
