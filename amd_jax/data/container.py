@@ -32,6 +32,9 @@ _FORMATS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,ogg,ivf
 # With their frames in other than the order they are stored in, AVI files have wrong times.
 _REORDERED = ("h264", "hevc")
 
+# Decoders that can be told, packet by packet, to leave out a frame that nothing refers to.
+_SKIPPING = ("h264", "hevc", "mpeg2video", "mpeg4")
+
 _FORMAT_OF = {1: "gray", 3: "rgb24"}
 
 
@@ -238,7 +241,7 @@ class Container:
         for stretch in self._timeline.stretches(frames):
             missing = stretch
             try:
-                for number, frame in self._wanted(stretch, clock, skipping=True):
+                for number, frame in self._wanted(stretch, clock, self._codec in _SKIPPING):
                     yield number, frame
                     missing = missing._replace(frames=missing.frames[1:])
             except (self._av.FFmpegError, UnreadableVideo):
@@ -254,11 +257,15 @@ class Container:
         waiting = [frame if times is None else times[frame] for frame in stretch.frames]
         left = dict(zip(waiting, stretch.frames, strict=True))
         begin = next((at for key, at in self._timeline.keys if key == stretch.first), None)
+        intra, entered = self._av.video.frame.PictureType.I, False
         needed = frozenset(waiting) if skipping and times is not None else None
         for place, frame in enumerate(self._output(stretch, clock, needed)):
             at = place if times is None else frame.pts
             if begin is not None and (at is None or at < begin):
                 continue  # shown before the key frame we started from, so decoded without what it refers to
+            if stretch.first > 0 and not entered and (at != begin or frame.pict_type != intra):
+                raise UnreadableVideo("no picture to start from")  # but a gradual refresh, which is not exact
+            entered = True
             if frame.is_corrupt:
                 raise UnreadableVideo("a damaged frame")
             if at in left:

@@ -24,6 +24,7 @@ all_frames, drawn, write = movies.all_frames, movies.drawn, movies.write
 
 OPEN_GROUPS = {"x264-params": "open-gop=1:scenecut=0:bframes=3:b-adapt=0:keyint=12:min-keyint=1"}
 IN_FRONT = {"movflags": "faststart"}
+REFRESHED = {"x264-params": "intra-refresh=1:scenecut=0:keyint=8:min-keyint=1:bframes=2:me=hex"}
 
 # File name → how it is written.
 KINDS: dict[str, dict[str, Any]] = {
@@ -32,6 +33,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "one_group.mp4": {"gop": 250, "fps": 25},
     "open.mp4": {"options": OPEN_GROUPS},
     "open.mkv": {"options": OPEN_GROUPS},
+    "refreshed.flv": {"options": REFRESHED},
+    "refreshed.mp4": {"options": REFRESHED},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "12"}},
     "mpeg4.mp4": {"codec": "mpeg4", "b_frames": 2},
     "ntsc.mkv": {"b_frames": 2, "fps": Fraction(30000, 1001)},
     "fast.mkv": {"fps": 240},
