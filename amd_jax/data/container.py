@@ -156,12 +156,13 @@ class Container:
             source = f"file:{os.path.abspath(self._content)}"  # a colon in a name is no protocol
         else:
             source = io.BytesIO(self._content)
-        self._container = self._av.open(
-            source,
-            metadata_errors="replace",
-            timeout=self._seconds,
-            options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-        )
+        allowed = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+        try:
+            self._container = self._av.open(
+                source, metadata_errors="replace", timeout=self._seconds, options=allowed
+            )
+        except self._av.error.ArgumentError as error:  # what the lists above lead to
+            raise UnreadableVideo("not in one of the containers that are read here") from error
         cover = self._av.stream.Disposition.attached_pic | self._av.stream.Disposition.timed_thumbnails
         streams = [stream for stream in self._container.streams.video if not stream.disposition & cover]
         if not streams or streams[0].codec_context is None:
@@ -169,7 +170,7 @@ class Container:
         self._stream = streams[0]
         for other in self._container.streams:
             if other.index != self._stream.index:
-                other.discard = "all"
+                other.discard = self._av.stream.Discard.all
         self._decoder = self._stream.codec_context
         self._decoder.thread_count = 1
         if self._codec == "mjpeg":

@@ -236,9 +236,17 @@ def test_damaged_bytes_never_raise_anything_else(movie, name):
     ("name", "content", "why"),
     [
         ("empty.mp4", b"", "an empty file"),
-        ("text.mp4", b"1\n00:00:01,000 --> 00:00:02,000\nHello\n" * 50, "Invalid|Permitted|permitted"),
-        ("list.mp4", b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n#EXT-X-ENDLIST\n", "Invalid|Permitted|permitted"),
-        ("noise.avi", np.random.default_rng(0).bytes(5000), "Invalid|Permitted|permitted"),
+        (
+            "text.mp4",
+            b"1\n00:00:01,000 --> 00:00:02,000\nHello\n" * 50,
+            "Invalid data|containers that are read",
+        ),
+        (
+            "list.mp4",
+            b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n#EXT-X-ENDLIST\n",
+            "Invalid data|containers that are read",
+        ),
+        ("noise.avi", np.random.default_rng(0).bytes(5000), "Invalid data|containers that are read"),
     ],
 )
 def test_what_is_no_video_is_refused(tmp_path, name, content, why):
@@ -280,6 +288,30 @@ def test_sound_alone_and_a_cover_are_no_video(tmp_path):
     assert "no video stream" in reason(VideoFile(str(sound)))
 
 
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "avi"])
+def test_sound_and_a_second_picture_are_left_alone(tmp_path, ending):
+    path = tmp_path / f"both.{ending}"
+    with av.open(str(path), "w") as output:
+        sound = output.add_stream("mp2" if ending == "avi" else "aac", rate=48000, layout="mono")
+        pictures = [output.add_stream("mpeg4", rate=30) for _ in range(2)]
+        form = sound.codec_context.format.name
+        for stream in pictures:
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for image in drawn(40):
+            for stream, pixels in zip(pictures, (image, 255 - image), strict=True):
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+            samples = np.zeros((1, 1600), np.int16 if form.startswith("s16") else np.float32)
+            frame = av.AudioFrame.from_ndarray(samples, form, "mono")
+            frame.rate = 48000
+            output.mux(sound.encode(frame))
+        for stream in (sound, *pictures):
+            output.mux(stream.encode())
+    expected = np.stack(all_frames(path.read_bytes()))
+    assert len(expected) == 40
+    assert np.array_equal(read(path), expected)
+    assert np.array_equal(read(path, [30, 7, 39]), expected[[30, 7, 39]])
+
+
 def test_names_are_no_protocols(tmp_path, movie, monkeypatch):
     data = movie("one_group.mp4").read_bytes()
     for name in ("concat:a|b.mp4", "pipe:0", "http:a.mp4", "-i.mp4", "a%d.mp4", "ü ?#.mp4"):
@@ -297,10 +329,14 @@ def test_frames_of_two_sizes_are_refused(tmp_path):
     assert "different sizes" in reason(both, (0, 7))
 
 
-def test_reading_has_a_time_limit(movie, tmp_path):
+def test_reading_has_a_time_limit(movie, tmp_path, monkeypatch):
     content = VideoFile(str(movie("film.mp4")))
     with pytest.raises(UnreadableVideo, match="longer than"), open_video(content, seconds=-1):
         pass
+    with open_video(content) as video:
+        monkeypatch.setattr(video, "_seconds", -1)
+        with pytest.raises(UnreadableVideo, match="longer than"):
+            video.read(np.array([30]), 3)
     Image.fromarray(drawn(1)[0]).save(tmp_path / "img_00001.jpg")
     with open_video(FrameFiles(str(tmp_path), 1), seconds=-1) as video, pytest.raises(UnreadableVideo):
         video.read(np.array([0]), 3)
