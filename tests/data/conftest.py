@@ -1,5 +1,7 @@
 """What the tests of the streams share: sources that tell what was shown, and a damaged folder."""
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +55,12 @@ def damaged(tmp_path: Path) -> ConfigDict:
     (tmp_path / "train" / "b" / "01.jpg").write_bytes(b"\xff\xd8 not a JPEG")
     (tmp_path / "val").symlink_to(tmp_path / "train")
     return make_config(**{"data.source": "folder", "data.path": str(tmp_path), "batch_size": 12})
+
+
+@pytest.fixture(scope="session")
+def movie(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Called with a name from `movies.KINDS`: the path of that video, made once."""
+    from tests.data import movies  # imports PyAV
+
+    folder = tmp_path_factory.mktemp("movies")
+    return cache(lambda name: movies.make(name, folder))
