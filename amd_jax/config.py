@@ -64,7 +64,7 @@ KEYS: dict[str, Key] = {
         {
             "source": Key(
                 "embedded",
-                "where images or videos come from; manifest: videos by a list; clips: what prepare_video wrote",
+                "where images or videos come from; manifest: videos of a list; clips: prepare_video's files",
                 ("embedded", "folder", "tfds", "manifest", "clips"),
             ),
             "frames": Key(1, "frames of a clip; 1: images"),

@@ -1,8 +1,9 @@
 """Encoded clips as ArrayRecord files, as `python -m amd_jax.data.prepare_video` writes them.
 
-A set is a folder `root/split/` with `clips-00000-of-00010.array_record` and so on, and `clips.json`, which knows the
-classes, the labels of all records and what was left out. A record is a little-endian uint32, the length of the
-header that follows: JSON in UTF-8 with `name`, `label`, `frames` and `fps`; then the video file itself (mp4).
+A set is a folder `root/split/` with `clips-00000-of-00010.array_record` and so on, and `clips.json`, which
+knows the classes, the labels of all records and what was left out. A record is a little-endian uint32, the
+length of the header that follows: JSON in UTF-8 with `name` (where it came from), `label` and `frames`; then
+the video file itself (mp4).
 """
 
 import dataclasses
