@@ -140,7 +140,9 @@ def find_layout(file: str, lines: Sequence[Numbered], look: Look) -> tuple[Layou
     layouts = [stated] if stated else list(_layouts(sample))
     if not layouts:
         number, text = _misfit(lines[:SAMPLE])
-        raise ConfigError(f"{file} line {number}: {text[:80]!r} is not 'path label' as other lines are; correct it")
+        raise ConfigError(
+            f"{file} line {number}: {text[:80]!r} is not 'path label' as other lines are; correct it"
+        )
     # The path tells where the columns are split, as it may hold spaces and commas: the file has to be there.
     found = {layout: _looked(layout, sample, look) for layout in layouts}
     layout = max(found, key=lambda layout: len(found[layout]))

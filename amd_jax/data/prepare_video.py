@@ -138,7 +138,8 @@ def prepare_video(
     Raises:
       ConfigError: `folder` holds clips of other settings or another source, or none can be read.
     """
-    settings = {"short_side": short_side, "gop": gop, "crf": crf, "source": fingerprint(source)}
+    settings: dict[str, Any] = {"short_side": short_side, "gop": gop, "crf": crf, "shard_size": shard_size}
+    settings["source"] = fingerprint(source)
     layout = Layout(folder, len(source), shard_size, settings)
     os.makedirs(folder, exist_ok=True)
     if finished := _finished(layout):

@@ -82,11 +82,14 @@ def test_files_with_a_label_are_read(
 def test_any_text_is_read_or_refused_by_one_line(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str]
 ) -> None:
+    folder, message = tmp_path_factory.mktemp("lists"), ""
     try:
-        rows = rows_of("\n".join(lines), {"a": FILE, "b": 3}, tmp_path_factory.mktemp("lists"))
-        assert len(rows.paths) == len(rows.labels) == len(rows.frames)
+        rows = rows_of("\n".join(lines), {"a": FILE, "b": 3}, folder)
     except ConfigError as error:
-        assert len(str(error)) > 10
+        message = str(error)
+    else:
+        assert len(rows.paths) == len(rows.labels) == len(rows.frames) > 0
+    assert not message or message.startswith(str(folder))
 
 
 def test_a_line_says_what_was_recognised(tmp_path: Path) -> None:
@@ -192,10 +195,8 @@ def test_building_from_class_folders_without_splits(tmp_path: Path) -> None:
     write_frames(tmp_path / "videos" / "a" / "v1", 3)
     write_frames(tmp_path / "videos" / "b" / "v2", 4)
     assert build(f"--root={tmp_path / 'videos'}", f"--output={tmp_path / 'lists' / 'all.csv'}") == exits.DONE
-    assert [row[:3] for row in built(tmp_path / "lists" / "all.csv")[1:]] == [
-        ["./a/v1", "0", "3"],
-        ["./b/v2", "1", "4"],
-    ] or [row[:3] for row in built(tmp_path / "lists" / "all.csv")[1:]] == [["a/v1", "0", "3"], ["b/v2", "1", "4"]]
+    rows = built(tmp_path / "lists" / "all.csv")[1:]
+    assert [row[:3] for row in rows] == [["a/v1", "0", "3"], ["b/v2", "1", "4"]]
 
 
 def test_building_from_kinetics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,7 +232,10 @@ def test_building_from_something_something(tmp_path: Path) -> None:
     (tmp_path / "labels.json").write_text('{"Closing something": "1", "Holding something, slowly": "0"}')
     arguments = ["--format=something", f"--annotations={tmp_path / 'train.json'}", f"--root={tmp_path / 'v'}"]
     assert build(*arguments, f"--output={tmp_path / 'train.csv'}") == exits.DONE
-    assert [row[:3] for row in built(tmp_path / "train.csv")[1:]] == [["78687", "0", "4"], ["100.webm", "1", "5"]]
+    assert [row[:3] for row in built(tmp_path / "train.csv")[1:]] == [
+        ["78687", "0", "4"],
+        ["100.webm", "1", "5"],
+    ]
     assert (tmp_path / "classes.txt").read_text() == "Holding something, slowly\nClosing something\n"
 
 
