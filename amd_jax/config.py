@@ -81,6 +81,7 @@ KEYS: dict[str, Key] = {
             "share": Key(
                 1.0, "training examples used, equally many of each class and always the same; 1: all of them"
             ),
+            "frames": Key(1, "frames of a clip; 1: images"),
             "image_size": Key(224, "height and width in pixels that the model sees"),
             "channels": Key(3, "3 for colour, 1 for grey"),
             "mean": Key(IMAGENET_MEAN, "per-channel mean of pixels in [0, 1], subtracted on the device"),
@@ -101,7 +102,6 @@ KEYS: dict[str, Key] = {
         "model",
         {
             "patch_size": Key(16, "height and width of a patch in pixels"),
-            "frames": Key(1, "frames of the input; 1: an image"),
             "tubelet": Key(1, "frames of a token"),
             "dtype": Key(
                 "auto",
