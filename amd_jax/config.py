@@ -67,7 +67,6 @@ KEYS: dict[str, Key] = {
                 "where images or videos come from; manifest: videos of a list; clips: prepare_video's files",
                 ("embedded", "folder", "tfds", "manifest", "clips"),
             ),
-            "frames": Key(1, "frames of a clip; 1: images"),
             "name": Key("imagenet2012", "TFDS: name of the data set"),
             "path": Key(
                 "",

@@ -5,12 +5,14 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
+from amd_jax import exits
 from amd_jax.config import ConfigError
 
 Item = TypeVar("Item")
@@ -90,6 +92,14 @@ def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A pool's processes would wait for ever for work of a parent that was killed."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(exits.FAILED)
 
 
 def _do(item: Any) -> Any:

@@ -8,6 +8,7 @@ trained on frame counts as labels learns without complaint.
 
 import csv
 import dataclasses
+import operator
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from amd_jax.config import ConfigError
+from amd_jax.data.class_lists import are_numbers
 from amd_jax.data.folders import is_frame
 
 SAMPLE = 32  # lines that are compared with the files
@@ -44,7 +46,10 @@ class Layout:
     def fields(self, text: str) -> tuple[str, ...] | None:
         """The columns of a line; None where it does not have so many."""
         found = split_line(text, self.separator, len(self.columns))
-        return found if found and len(found) == len(self.columns) and all(found) else None
+        if found is None or len(found) != len(self.columns):
+            return None
+        unused = [self.header and not column for column in self.columns]
+        return found if all(map(operator.or_, map(bool, found), unused)) else None
 
     def get(self, text: str, column: str) -> str:
         """One column of a line that has them all."""
@@ -85,7 +90,10 @@ def split_line(text: str, separator: str, columns: int) -> tuple[str, ...] | Non
         match = re.fullmatch(r"(.*[^ ])" + r" +([^ ]+)" * (columns - 1) + " *", text)
         return match.groups() if match else None
     if separator == ",":
-        return tuple(field.strip() for field in next(csv.reader([text], skipinitialspace=True), ()))
+        try:
+            return tuple(field.strip() for field in next(csv.reader([text], skipinitialspace=True), ()))
+        except csv.Error:  # as of a field of megabytes
+            return None
     return tuple(field.strip() for field in text.split(separator))
 
 
@@ -103,7 +111,14 @@ def read_rows(file: str, root: str, look: Look = look) -> Rows:
     if not lines:
         raise ConfigError(f"{file}: it is empty; write a line 'path label' for each video")
     layout, folders = find_layout(file, lines, lambda path: look(os.path.join(root, path)))
-    return _parse(file, lines[layout.header :], layout, folders)
+    rows = _parse(file, lines[layout.header :], layout, folders)
+    # One such line would turn all numbers into names.
+    if not layout.header and len(rows.labels) > 1 and are_numbers(rows.labels[1:]) > are_numbers(rows.labels):
+        raise ConfigError(
+            f"{file} line {lines[0][0]}: label {rows.labels[0]!r} is no number, as all others are; if it is a"
+            " header, call the columns path, frames and label"
+        )
+    return rows
 
 
 def _parse(file: str, lines: Sequence[Numbered], layout: Layout, folders: bool) -> Rows:

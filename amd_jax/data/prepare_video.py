@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -33,6 +34,7 @@ from amd_jax.data.sources import make_source
 from amd_jax.data.video import OpenVideo, open_video
 
 AT_ONCE = 2**29  # bytes of frames of full size, per process
+LONGEST = 2**32  # bytes of the small frames of a clip: eight minutes of 256 x 454 pixels
 SECONDS = 300.0  # for a reading of that size
 # Nothing reads the times of a clip, as frames are counted: all clips are stored, and play, at this rate.
 FPS = 25
@@ -79,6 +81,8 @@ def _small_frames(video: OpenVideo, short_side: int) -> np.ndarray:
     first = video.read(np.zeros(1, int), 3)[0]
     height, width = small_size(first.shape[0], first.shape[1], short_side)
     at_once = max(1, AT_ONCE // first.nbytes)
+    if video.count * height * width * 3 > LONGEST:
+        raise OSError(f"{video.count} frames are too many for one clip; cut the video into clips first")
     small = []
     for start in range(0, video.count, at_once):
         for frame in video.read(np.arange(start, min(start + at_once, video.count)), 3):
@@ -272,6 +276,7 @@ def _source(args: argparse.Namespace) -> Source:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prepares clips; returns the exit code."""
     args = _parser().parse_args(arguments)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         for name, least in (("short_side", 2), ("gop", 1), ("crf", 0), ("shard_size", 1), ("jobs", 1)):
             if getattr(args, name) < least:
@@ -283,6 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return exits.say(exits.STOPPED, "finished files are kept; the same command goes on")
     except Exception as error:
         return exits.told(error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     left_out = _left_out(index["left_out"])
     print(f"{folder}: {index['count']:,} clips of {index['num_classes']} classes; {left_out}")
     print(f"Use it with data.source='clips', data.path={args.output!r}")

@@ -49,8 +49,6 @@ def _whole_source(data: ConfigDict, split: Split) -> Source:
             return TfdsVideoSource(data.name, data.path, split, name)
         case "tfds":
             return tfds_source(data.name, data.path, split, name)
-        case "manifest" | "clips" if not videos:
-            raise ConfigError(f"data.source={data.source!r}: it holds videos; set data.frames to 2 or more")
         case "manifest":
             return ManifestSource(data.path, split, name, data.train_split)
         case "clips":

@@ -121,6 +121,7 @@ def test_a_line_says_what_was_recognised(tmp_path: Path) -> None:
         ("f 30 9\ng 30 8\n", ["'f' has 62 images", "30 frames (or 9)"]),
         ("path label frames\nf 62 140\ng 40 127\n", ["column 3 the frames", "column 2", "swap"]),
         ("f 62\ng 40\nh 50\n", ["column 2 is the number of frames", "labels is missing"]),
+        ("video_id action\na.mp4 3\nb.mp4 4\n", ["line 1", "'action' is no number"]),
         ("f x y\n", ["neither column 2 nor column 3"]),
         ("a.mp4 3\nf 4\n", ["both video files and folders"]),
         ("f 62 3\n" * 40 + "g -40 3\n", ["line 41", "'-40' is not a number of frames"]),
@@ -134,6 +135,12 @@ def test_what_does_not_fit_is_refused(text: str, parts: list[str], tmp_path: Pat
     message = refused(text, there, tmp_path)
     for part in ["train.txt", *parts]:
         assert part in message
+
+
+def test_columns_that_are_not_used_may_be_empty(tmp_path: Path) -> None:
+    rows = rows_of("path,split,label\na.mp4,,3\n", {"a.mp4": FILE}, tmp_path)
+    assert (rows.paths, rows.labels) == (["a.mp4"], ["3"])
+    assert "is not 'path label'" in refused('"' + "a" * 200_000 + '",3\n', {"a.mp4": FILE}, tmp_path)
 
 
 def test_a_few_missing_files_are_no_obstacle() -> None:

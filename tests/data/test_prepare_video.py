@@ -3,6 +3,10 @@
 import io
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +24,7 @@ from amd_jax.data.example import EncodedVideo, Source
 from amd_jax.data.prepare_video import small_size
 from amd_jax.data.sources import make_source
 from amd_jax.data.video import open_video
+from tests.runs import ROOT
 
 
 def source_of(**keys: object) -> Source:
@@ -124,6 +129,39 @@ def test_an_interrupted_run_goes_on(
     assert prepare(videos, output="whole") == exits.DONE
     assert index_of(videos) == index_of(videos, "whole")
     assert not [*(videos.parent / "out" / "train").glob("*.part")]
+
+
+def test_a_killed_run_leaves_no_process_and_goes_on(videos: Path) -> None:
+    command = [sys.executable, "-m", "amd_jax.data.prepare_video", "--source=folder", f"--path={videos}"]
+    command += [f"--output={videos.parent / 'out'}", "--short_side=20", "--shard_size=1", "--jobs=2"]
+    first = videos.parent / "out" / "train" / "clips-00000-of-00007.array_record"
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
+        while not first.exists() and process.poll() is None:
+            time.sleep(0.02)
+        process.kill()
+        process.communicate(timeout=60)  # the pipe is closed when the last process that has it ends
+    assert prepare_video.main([*command[3:], "--jobs=1"]) == exits.DONE
+    assert index_of(videos)["count"] == 6
+
+
+def test_a_run_that_is_told_to_end_says_how_to_go_on(
+    videos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_video, "write_shard", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert prepare(videos) == exits.STOPPED
+    assert "the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert prepare(videos) == exits.DONE
+
+
+def test_a_video_of_hours_is_left_out(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare_video, "LONGEST", 11 * 20 * 32 * 3)
+    assert prepare(videos) == exits.DONE
+    left_out = dict(index_of(videos)["left_out"])
+    (name,) = (name for name, reason in left_out.items() if "too many" in reason)
+    assert name.endswith("6.mp4")
 
 
 def test_other_settings_or_videos_do_not_mix(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:

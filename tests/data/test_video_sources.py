@@ -173,8 +173,6 @@ def test_a_set_of_images_stays_one(files: Path, tmp_path: Path) -> None:
         make_source(data(source="folder", path=str(tmp_path), frames=1), "train")[0].content, bytes
     )
     refused("no videos", "data.frames=1", source="folder", path=str(tmp_path))
-    for source in ("manifest", "clips"):
-        refused(f"data.source={source!r}", "data.frames", source=source, path=str(files), frames=1)
 
 
 def test_names_of_classes_may_stand_in_the_list_or_beside_it(files: Path, tmp_path: Path) -> None:
