@@ -11,7 +11,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,9 @@ _FORMATS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,ogg,ivf
 
 # With their frames in other than the order they are stored in, AVI files have wrong times.
 _REORDERED = ("h264", "hevc")
+
+# Decoders that can be told, packet by packet, to leave out a frame that nothing refers to.
+_SKIPPING = ("h264", "hevc", "mpeg2video", "mpeg4")
 
 _FORMAT_OF = {1: "gray", 3: "rgb24"}
 
@@ -66,13 +69,13 @@ def refused(name: str) -> Iterator[None]:
     """What goes wrong inside becomes an UnreadableVideo, in one line that starts with `name`."""
     try:
         yield
-    except (MemoryError, ConfigError):
-        raise
     except UnreadableVideo as error:
         raise error if str(error).startswith(f"{name}: ") else UnreadableVideo(f"{name}: {error}") from error
-    except (
-        Exception
-    ) as error:  # FFmpeg's errors have many bases; damaged bytes also end as UnicodeError and others
+    except Exception as error:
+        # FFmpeg's errors have many bases (one is MemoryError, for sizes that damaged bytes make up), and
+        # damaged bytes also end as a UnicodeError and others.
+        if type(error) is MemoryError or isinstance(error, ConfigError):
+            raise
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise UnreadableVideo(f"{name}: {reason or type(error).__name__}") from error
 
@@ -153,12 +156,13 @@ class Container:
             source = f"file:{os.path.abspath(self._content)}"  # a colon in a name is no protocol
         else:
             source = io.BytesIO(self._content)
-        self._container = self._av.open(
-            source,
-            metadata_errors="replace",
-            timeout=self._seconds,
-            options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
-        )
+        allowed = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+        try:
+            self._container = self._av.open(
+                source, metadata_errors="replace", timeout=self._seconds, options=allowed
+            )
+        except self._av.error.ArgumentError as error:  # what the lists above lead to
+            raise UnreadableVideo("not in one of the containers that are read here") from error
         cover = self._av.stream.Disposition.attached_pic | self._av.stream.Disposition.timed_thumbnails
         streams = [stream for stream in self._container.streams.video if not stream.disposition & cover]
         if not streams or streams[0].codec_context is None:
@@ -166,7 +170,7 @@ class Container:
         self._stream = streams[0]
         for other in self._container.streams:
             if other.index != self._stream.index:
-                other.discard = "all"
+                other.discard = self._av.stream.Discard.all
         self._decoder = self._stream.codec_context
         self._decoder.thread_count = 1
         if self._codec == "mjpeg":
@@ -211,46 +215,58 @@ class Container:
                 self._kept = self._kept if size <= _KEPT_BYTES else None
             yield packet
 
-    def _output(self, stretch: Stretch, clock: Clock) -> Iterator["VideoFrame"]:
-        """All frames that come out of these packets, in the order they are shown; last -1: of all packets."""
+    def _output(
+        self, stretch: Stretch, clock: Clock, needed: Collection[int] | None = None
+    ) -> Iterator["VideoFrame"]:
+        """The frames that come out of these packets, in the order they are shown; last -1: of all packets.
+
+        Where `needed` times are given, frames shown at others may be left out if nothing refers to them.
+        """
         if self._kept is None:
             self._open()
-        self._decoder.flush_buffers()
+        decoder = self._decoder
+        decoder.flush_buffers()
         packets = self._demux(clock) if self._kept is None else iter(self._kept)
         until = None if stretch.last < 0 else stretch.last + 1
         for packet in itertools.islice(packets, stretch.first, until):
             clock.check()
             if packet.is_corrupt and until is not None:
                 raise UnreadableVideo("a damaged packet")
+            decoder.skip_frame = "DEFAULT" if needed is None or packet.pts in needed else "NONREF"
             if not packet.is_corrupt:
-                yield from self._decoder.decode(packet)
-        yield from self._decoder.decode(None)
+                yield from decoder.decode(packet)
+        yield from decoder.decode(None)
 
     def _decode(self, frames: Sequence[int], clock: Clock) -> Iterator[tuple[int, "VideoFrame"]]:
         """These ascending frames with their numbers."""
         for stretch in self._timeline.stretches(frames):
             missing = stretch
             try:
-                for number, frame in self._wanted(stretch, clock):
+                for number, frame in self._wanted(stretch, clock, self._codec in _SKIPPING):
                     yield number, frame
                     missing = missing._replace(frames=missing.frames[1:])
             except (self._av.FFmpegError, UnreadableVideo):
-                # Some streams can be entered at fewer places than they say: once more, from the start.
+                # Some streams cannot be entered everywhere they say: once more, all from the start.
                 clock.check()
-                if stretch.first == 0:
+                if self._timeline.times is None:
                     raise
-                yield from self._wanted(missing._replace(first=0), clock)
+                yield from self._wanted(missing._replace(first=0), clock, skipping=False)
 
-    def _wanted(self, stretch: Stretch, clock: Clock) -> Iterator[tuple[int, "VideoFrame"]]:
+    def _wanted(self, stretch: Stretch, clock: Clock, skipping: bool) -> Iterator[tuple[int, "VideoFrame"]]:
         """The frames of a stretch with their numbers; raises UnreadableVideo if one is damaged or missing."""
         times = self._timeline.times
         waiting = [frame if times is None else times[frame] for frame in stretch.frames]
         left = dict(zip(waiting, stretch.frames, strict=True))
         begin = next((at for key, at in self._timeline.keys if key == stretch.first), None)
-        for place, frame in enumerate(self._output(stretch, clock)):
+        intra, entered = self._av.video.frame.PictureType.I, False
+        needed = frozenset(waiting) if skipping and times is not None else None
+        for place, frame in enumerate(self._output(stretch, clock, needed)):
             at = place if times is None else frame.pts
             if begin is not None and (at is None or at < begin):
                 continue  # shown before the key frame we started from, so decoded without what it refers to
+            if stretch.first > 0 and not entered and (at != begin or frame.pict_type != intra):
+                raise UnreadableVideo("no picture to start from")  # but a gradual refresh, which is not exact
+            entered = True
             if frame.is_corrupt:
                 raise UnreadableVideo("a damaged frame")
             if at in left:

@@ -78,16 +78,32 @@ def timeline(packets: Iterator[Any], codec: str) -> Timeline | None:
     """
     keys: list[tuple[int, int]] = []
     shown: list[tuple[int, int]] = []
+    stored = None
     for number, packet in enumerate(packets):
         if packet.pts is None:
             return None
+        stored = stored if packet.is_corrupt or packet.dts is None else packet.dts
         if packet.is_keyframe and not packet.is_corrupt:
             keys.append((number, packet.pts))
         hidden = packet.is_discard or packet.is_corrupt or (codec == "vp8" and not memoryview(packet)[0] & 16)
         if not hidden and keys and packet.pts >= keys[0][1]:
             shown.append((packet.pts, number))
-    shown.sort()
+    shown = _without_holes(sorted(shown), stored)
     times = [at for at, _ in shown]
     if len(set(times)) < len(times):
         return None
     return Timeline(len(shown), times, [number for _, number in shown], keys)
+
+
+def _without_holes(shown: list[tuple[int, int]], stored: int | None) -> list[tuple[int, int]]:
+    """Frames as (time, packet) without those at the end that others are missing before, as in a cut off file.
+
+    All that are shown up to `stored`, the decoding time of the last packet, are there. Of the few after it,
+    which are stored out of order, those behind an unusually long interval are left out.
+    """
+    if stored is None or len(shown) < 3:
+        return shown
+    intervals = np.diff(np.array([at - shown[0][0] for at, _ in shown], np.float64))
+    long = intervals > 1.5 * np.median(intervals)
+    holes = [number for number in np.flatnonzero(long).tolist() if shown[number + 1][0] > stored]
+    return shown[: holes[0] + 1] if holes else shown
