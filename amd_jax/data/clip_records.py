@@ -47,14 +47,21 @@ def unpack(record: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def write_shard(path: str, records: list[bytes]) -> None:
-    """Writes the records as one ArrayRecord file; whoever stops halfway leaves nothing of this name."""
+    """Writes the records as one ArrayRecord file; whoever stops halfway leaves nothing of this name.
+
+    Raises:
+      OSError: it cannot be written, as on a full disk.
+    """
     from array_record.python.array_record_module import ArrayRecordWriter
 
     # Of groups of one a reader takes a single record out; mp4 does not get smaller by compression.
-    writer = ArrayRecordWriter(f"{path}.part", "group_size:1,uncompressed")
-    for record in records:
-        writer.write(record)
-    writer.close()
+    try:
+        writer = ArrayRecordWriter(f"{path}.part", "group_size:1,uncompressed")
+        for record in records:
+            writer.write(record)
+        writer.close()
+    except RuntimeError as error:
+        raise OSError(f"{path}: {error}") from error
     os.replace(f"{path}.part", path)
 
 

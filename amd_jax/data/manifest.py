@@ -253,6 +253,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.command == "check":
             return check(args)
         print(build(args))
+    except OSError as error:  # those of a video are in the list of what is bad
+        return exits.say(exits.UNSAVED, error)
     except Exception as error:
         return exits.told(error)
     return exits.DONE

@@ -286,6 +286,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         index = prepare_video(_source(args), folder, **{key: getattr(args, key) for key in keys})
     except KeyboardInterrupt:
         return exits.say(exits.STOPPED, "finished files are kept; the same command goes on")
+    except OSError as error:  # those of reading a video are counted
+        return exits.say(exits.UNSAVED, f"{error}; when it can be written, the same command goes on")
     except Exception as error:
         return exits.told(error)
     finally:

@@ -319,6 +319,15 @@ def test_building_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureF
     fails("class 'a'", f"--root={tmp_path / 'v'}")
 
 
+def test_a_list_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "v" / "a" / "x.mp4")
+    (tmp_path / "file").touch()
+    assert build(f"--root={tmp_path / 'v'}", f"--output={tmp_path / 'file' / 'o.csv'}") == exits.UNSAVED
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 @pytest.fixture
 def spoilt(tmp_path: Path) -> Path:
     """A list of videos, of which most are bad in some way."""

@@ -156,6 +156,23 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on(
     assert prepare(videos) == exits.DONE
 
 
+def test_a_full_disk_is_one_line(videos: Path) -> None:
+    program = f"""
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+from amd_jax.data import prepare_video
+sys.exit(prepare_video.main(["--source=folder", "--path={videos}", "--output={videos.parent / "out"}", "--jobs=1"]))
+"""
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == exits.UNSAVED
+    (line,) = result.stderr.splitlines()
+    assert "File too large" in line
+    assert not [*(videos.parent / "out" / "train").glob("*.array_record")]
+    assert prepare(videos, "--short_side=256", "--gop=12", "--shard_size=256") == exits.DONE
+
+
 def test_a_video_of_hours_is_left_out(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare_video, "LONGEST", 11 * 20 * 32 * 3)
     assert prepare(videos) == exits.DONE
