@@ -157,14 +157,15 @@ def test_a_run_that_is_told_to_end_says_how_to_go_on(
 
 
 def test_a_full_disk_is_one_line(videos: Path) -> None:
-    program = f"""
+    program = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 from amd_jax.data import prepare_video
-sys.exit(prepare_video.main(["--source=folder", "--path={videos}", "--output={videos.parent / "out"}", "--jobs=1"]))
+sys.exit(prepare_video.main(sys.argv[1:]))
 """
-    command = [sys.executable, "-c", program]
+    arguments = ["--source=folder", f"--path={videos}", f"--output={videos.parent / 'out'}", "--jobs=1"]
+    command = [sys.executable, "-c", program, *arguments]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == exits.UNSAVED
     (line,) = result.stderr.splitlines()
