@@ -12,6 +12,8 @@ COMMANDS = {
     "convert": ("amd_jax.convert", "weights in and out of the PyTorch world"),
     "compare": ("amd_jax.compare", "train and score every method from the same start"),
     "prepare": ("amd_jax.data.prepare", "prepare a data set of TensorFlow Datasets"),
+    "manifest": ("amd_jax.data.manifest", "list videos, of a folder or of annotation files; check them"),
+    "prepare-video": ("amd_jax.data.prepare_video", "videos as small clips in a few large files"),
     "config": ("amd_jax.config", "list every key of a config with default and meaning"),
 }
 
@@ -24,7 +26,7 @@ def main() -> None:
         runpy.run_module(COMMANDS[name][0], run_name="__main__", alter_sys=True)
     elif name in ("-h", "--help"):
         print("usage: amd-jax COMMAND …, and amd-jax COMMAND --help\n")
-        print("\n".join(f"  {name:<9}{meaning}" for name, (_, meaning) in COMMANDS.items()))
+        print("\n".join(f"  {name:<15}{meaning}" for name, (_, meaning) in COMMANDS.items()))
     else:
         wrong = f"{name!r} is no command" if name else "a command is missing"
         sys.exit(exits.say(exits.USAGE, f"{wrong}; choose one of {', '.join(COMMANDS)}"))

@@ -64,8 +64,8 @@ KEYS: dict[str, Key] = {
         {
             "source": Key(
                 "embedded",
-                "where images or videos come from; manifest: videos by a list; clips: what prepare_video "
-                "wrote; moving: embedded images that move",
+                "where images or videos come from; manifest: videos of a list; clips: prepare_video's files; "
+                "moving: embedded images that move",
                 ("embedded", "folder", "tfds", "manifest", "clips", "moving"),
             ),
             "name": Key("imagenet2012", "TFDS: name of the data set"),

@@ -1,4 +1,4 @@
-"""What the labels of a manifest mean: numbers from 0, or names; the names may stand in a list of their own."""
+"""What the labels of a manifest mean: numbers from 0, or names, which may stand in a list of their own."""
 
 import os
 import re

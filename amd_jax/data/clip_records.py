@@ -1,8 +1,9 @@
 """Encoded clips as ArrayRecord files, as `python -m amd_jax.data.prepare_video` writes them.
 
-A set is a folder `root/split/` with `clips-00000-of-00010.array_record` and so on, and `clips.json`, which knows the
-classes, the labels of all records and what was left out. A record is a little-endian uint32, the length of the
-header that follows: JSON in UTF-8 with `name`, `label`, `frames` and `fps`; then the video file itself (mp4).
+A set is a folder `root/split/` with `clips-00000-of-00010.array_record` and so on, and `clips.json`, which
+knows the classes, the labels of all records and what was left out. A record is a little-endian uint32, the
+length of the header that follows: JSON in UTF-8 with `name` (where it came from), `label` and `frames`; then
+the video file itself (mp4).
 """
 
 import dataclasses
@@ -46,14 +47,21 @@ def unpack(record: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def write_shard(path: str, records: list[bytes]) -> None:
-    """Writes the records as one ArrayRecord file; whoever stops halfway leaves nothing of this name."""
+    """Writes the records as one ArrayRecord file; whoever stops halfway leaves nothing of this name.
+
+    Raises:
+      OSError: it cannot be written, as on a full disk.
+    """
     from array_record.python.array_record_module import ArrayRecordWriter
 
     # Of groups of one a reader takes a single record out; mp4 does not get smaller by compression.
-    writer = ArrayRecordWriter(f"{path}.part", "group_size:1,uncompressed")
-    for record in records:
-        writer.write(record)
-    writer.close()
+    try:
+        writer = ArrayRecordWriter(f"{path}.part", "group_size:1,uncompressed")
+        for record in records:
+            writer.write(record)
+        writer.close()
+    except RuntimeError as error:
+        raise OSError(f"{path}: {error}") from error
     os.replace(f"{path}.part", path)
 
 

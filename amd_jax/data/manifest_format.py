@@ -1,13 +1,14 @@
 """Lists of videos as they go around: which column is what, checked against the files that they name.
 
-A line is `path label` (Kinetics), `folder frames label` (Something-Something as frames), or the same with commas
-or tabs, with or without a header. Paths start from a root and may hold spaces. What a column holds is not
-believed but looked at: released lists have frame counts and labels in both orders, and a model that is trained on
-frame counts as labels learns without complaint.
+A line is `path label` (Kinetics), `folder frames label` (Something-Something as frames), or the same with
+commas or tabs, with or without a header. Paths start from a root and may hold spaces. What a column holds is
+not believed but looked at: lists with frame counts and labels in either order are around, and a model that is
+trained on frame counts as labels learns without complaint.
 """
 
 import csv
 import dataclasses
+import operator
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from amd_jax.config import ConfigError
-from amd_jax.data.folders import IMAGE_SUFFIXES
+from amd_jax.data.class_lists import are_numbers
+from amd_jax.data.folders import is_frame
 
 SAMPLE = 32  # lines that are compared with the files
 ENOUGH = 0.9  # share of them whose frame count has to agree, to one frame
@@ -44,7 +46,10 @@ class Layout:
     def fields(self, text: str) -> tuple[str, ...] | None:
         """The columns of a line; None where it does not have so many."""
         found = split_line(text, self.separator, len(self.columns))
-        return found if found and len(found) == len(self.columns) and all(found) else None
+        if found is None or len(found) != len(self.columns):
+            return None
+        unused = [self.header and not column for column in self.columns]
+        return found if all(map(operator.or_, map(bool, found), unused)) else None
 
     def get(self, text: str, column: str) -> str:
         """One column of a line that has them all."""
@@ -75,7 +80,7 @@ class Rows:
 def look(path: str) -> int | None:
     """None: nothing is there; FILE; or the number of images in a folder."""
     if os.path.isdir(path):
-        return sum(name.lower().endswith(IMAGE_SUFFIXES) for name in os.listdir(path))
+        return sum(map(is_frame, os.listdir(path)))
     return FILE if os.path.exists(path) else None
 
 
@@ -85,7 +90,10 @@ def split_line(text: str, separator: str, columns: int) -> tuple[str, ...] | Non
         match = re.fullmatch(r"(.*[^ ])" + r" +([^ ]+)" * (columns - 1) + " *", text)
         return match.groups() if match else None
     if separator == ",":
-        return tuple(field.strip() for field in next(csv.reader([text], skipinitialspace=True), ()))
+        try:
+            return tuple(field.strip() for field in next(csv.reader([text], skipinitialspace=True), ()))
+        except csv.Error:  # as of a field of megabytes
+            return None
     return tuple(field.strip() for field in text.split(separator))
 
 
@@ -103,7 +111,14 @@ def read_rows(file: str, root: str, look: Look = look) -> Rows:
     if not lines:
         raise ConfigError(f"{file}: it is empty; write a line 'path label' for each video")
     layout, folders = find_layout(file, lines, lambda path: look(os.path.join(root, path)))
-    return _parse(file, lines[layout.header :], layout, folders)
+    rows = _parse(file, lines[layout.header :], layout, folders)
+    # One such line would turn all numbers into names.
+    if not layout.header and len(rows.labels) > 1 and are_numbers(rows.labels[1:]) > are_numbers(rows.labels):
+        raise ConfigError(
+            f"{file} line {lines[0][0]}: label {rows.labels[0]!r} is no number, as all others are; if it is a"
+            " header, call the columns path, frames and label"
+        )
+    return rows
 
 
 def _parse(file: str, lines: Sequence[Numbered], layout: Layout, folders: bool) -> Rows:
@@ -139,7 +154,10 @@ def find_layout(file: str, lines: Sequence[Numbered], look: Look) -> tuple[Layou
         raise ConfigError(f"{file}: nothing but a header; write a line for each video")
     layouts = [stated] if stated else list(_layouts(sample))
     if not layouts:
-        raise ConfigError(f"{file} line {lines[0][0]}: {sample[0][:80]!r} is not 'path label'; write it so")
+        number, text = _misfit(lines[:SAMPLE])
+        raise ConfigError(
+            f"{file} line {number}: {text[:80]!r} is not 'path label' as other lines are; correct it"
+        )
     # The path tells where the columns are split, as it may hold spaces and commas: the file has to be there.
     found = {layout: _looked(layout, sample, look) for layout in layouts}
     layout = max(found, key=lambda layout: len(found[layout]))
@@ -177,12 +195,23 @@ def _header(file: str, text: str) -> Layout | None:
 
 
 def _layouts(sample: Sequence[str]) -> Iterator[Layout]:
-    """Every way to split all lines into two or three columns, the path first; the last two are not told apart."""
+    """Every way to split all lines into two or three columns, the path first; of three, no role is known."""
     for separator in ("\t", ",", " "):
         for columns in (("path", "label"), ("path", "", "")):
             layout = Layout(separator, columns)
             if all(layout.fields(text) for text in sample):
                 yield layout
+
+
+def _misfit(lines: Sequence[Numbered]) -> Numbered:
+    """The first line that has no more than a path, else the first that is not as the line before."""
+    splits = [Layout(separator, ("path", "label")) for separator in _NAMES]
+    fits = [{layout for layout in splits if layout.fields(text)} for _, text in lines]
+    common = fits[0]
+    for line, fit in zip(lines, fits, strict=True):
+        if not (common := common & fit):
+            return line
+    return lines[0]
 
 
 def _looked(layout: Layout, sample: Sequence[str], look: Look) -> dict[str, int]:
@@ -199,8 +228,8 @@ def _nothing_there(file: str, layout: Layout, sample: Sequence[str], look: Look)
             return ConfigError(f"{file}: the path comes after {first!r}; it has to be the first column")
     path = layout.get(sample[0], "path") if layout.fields(sample[0]) else sample[0]
     return ConfigError(
-        f"{file}: {path[:120]!r} is not there, nor are the next {len(sample) - 1}; set the root (data.path) to"
-        " the folder that the paths start from"
+        f"{file}: {path[:120]!r} is not there, nor are the next {len(sample) - 1}; set the root (data.path)"
+        " to the folder that the paths start from"
     )
 
 
@@ -252,8 +281,8 @@ def _checked(
         return layout
     if agree[label] >= ENOUGH:
         raise ConfigError(
-            f"{file}: its header calls column {frames + 1} the frames, but column {label + 1} is the number of"
-            " images; swap the two words"
+            f"{file}: its header calls column {frames + 1} the frames, but column {label + 1} is the number"
+            " of images; swap the two words"
         )
     text, count = next(iter(there.items()))
     given = layout.get(text, "frames")

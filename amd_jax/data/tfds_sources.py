@@ -88,8 +88,8 @@ class TfdsSource:
 class TfdsVideoSource:
     """A prepared TFDS set of labelled videos, such as ucf101, which TFDS keeps as one image a frame.
 
-    TFDS itself cannot describe a `Video` feature without TensorFlow. So only its list of files is used here, and
-    the records (`tf.train.Example`) are taken apart by their definition, which TFDS brings along.
+    TFDS itself cannot describe a `Video` feature without TensorFlow. So only its list of files is used here,
+    and the records (`tf.train.Example`) are taken apart by their definition, which TFDS brings along.
     """
 
     def __init__(self, name: str, data_dir: str, split: Split, split_name: str = "") -> None:

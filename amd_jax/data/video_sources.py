@@ -49,14 +49,15 @@ def manifest_file(root: str, split: Split, name: str = "") -> str:
             return candidate
     if name:
         raise ConfigError(f"data.{split}_split={name!r}: no such file, in data.path={root!r} or by itself")
+    names = " or ".join(f"{name}.txt" for name in SPLIT_NAMES[split])
     raise ConfigError(
-        f"data.path={root!r}: no {' or '.join(f'{name}.txt' for name in SPLIT_NAMES[split])} (.csv, .tsv) in it;"
+        f"data.path={root!r}: no {names} (.csv, .tsv) in it;"
         f" set data.{split}_split to the manifest, or make one: python -m amd_jax.data.manifest build"
     )
 
 
 def read_manifest(file: str, root: str, train: str = "") -> Manifest:
-    """Reads `file`; classes are those of a `classes.txt` beside it or in `root`, else those of the list `train`.
+    """Reads `file`; classes are those of `classes.txt` beside it or in `root`, else of the list `train`.
 
     Raises:
       ConfigError: one of the files is not as it should be. Labels without a class are no error.
@@ -77,7 +78,7 @@ class ManifestSource:
     """The videos of a manifest in its order. Nothing is opened but the list and what its first lines name."""
 
     def __init__(self, root: str, split: Split, name: str = "", train_name: str = "") -> None:
-        """Args: `root` as data.path, `name` of the manifest (empty: its usual names), `train_name` likewise."""
+        """Args: `root` as data.path, `name` of the manifest (empty: its usual names), `train_name` too."""
         file = manifest_file(root, split, name)
         train = file
         if split == "eval":
@@ -125,7 +126,7 @@ class ManifestSource:
 
 
 def _common_numbering(root: str, rows: Rows, sample: int = 8) -> tuple[str, int] | None:
-    """Template and first number of the frames where the first folders agree: the others need not be listed."""
+    """Template and first number of the frames where the first folders agree: others need not be listed."""
     found = set()
     for path in rows.paths:
         try:
