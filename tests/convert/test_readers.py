@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amd_jax.config import ConfigError
-from amd_jax.convert.pickles import open_pickle
-from amd_jax.convert.sources import open_source, read_stated
+from amd_jax.convert.files.opening import open_source, read_stated
+from amd_jax.convert.files.pickles import read_pickle
 from tests.convert.conftest import image_arch, imported, mae_arch, published, run
 
 torch = pytest.importorskip("torch")
@@ -49,14 +49,10 @@ def test_pytorch_file_reads_as_pytorch_reads_it(zipped: bool, dtype: Any, tmp_pa
     }
     torch.save(tensors, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
     source = open_source(str(tmp_path / "x.pth"))
-    assert source.infos.keys() == tensors.keys()
+    assert source.arrays.keys() == tensors.keys()
     for name, tensor in tensors.items():
-        read = source.fetch(name, None)
-        assert np.array_equal(read.astype(np.float64), tensor.detach().double().numpy())
-        if len(tensor):
-            assert np.array_equal(
-                source.fetch(name, 1).astype(np.float64), tensor[1].detach().double().numpy()
-            )
+        read = source.arrays[name].astype(np.float64)
+        assert np.array_equal(read, tensor.detach().double().numpy())
 
 
 @pytest.mark.parametrize("zipped", FORMATS.values(), ids=FORMATS)
@@ -197,13 +193,13 @@ def test_torchscript_program_is_not_taken_for_weights(tmp_path: Path) -> None:
         archive.writestr("x/data.pkl", b"\x80\x02}.")
         archive.writestr("x/code/__torch__.py", b"")
     with pytest.raises(ConfigError, match="TorchScript"):
-        open_pickle(str(tmp_path / "x.pt"))
+        read_pickle(str(tmp_path / "x.pt"))
 
 
 def test_safetensors_reads_as_its_library_reads_it(save: Callable[..., str]) -> None:
     weights = published(mae_arch())
     source = open_source(save(weights))
-    assert all(np.array_equal(source.fetch(k, None), v) for k, v in weights.items())
+    assert all(np.array_equal(source.arrays[k], v) for k, v in weights.items())
 
 
 def test_bfloat16_safetensors_opens_without_pytorch(tmp_path: Path) -> None:
@@ -211,7 +207,7 @@ def test_bfloat16_safetensors_opens_without_pytorch(tmp_path: Path) -> None:
 
     x = torch.randn(4, 3).bfloat16()
     save_file({"x": x}, tmp_path / "x.safetensors")
-    read = open_source(str(tmp_path / "x.safetensors")).fetch("x", None)
+    read = open_source(str(tmp_path / "x.safetensors")).arrays["x"]
     assert np.array_equal(read.astype(np.float32), x.float().numpy())
 
 
@@ -228,7 +224,7 @@ def test_hub_name_is_fetched_through_huggingface_hub(
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    assert open_source("hf://org/name").infos
+    assert open_source("hf://org/name").arrays
     assert asked == ["org/name"]
 
 
@@ -247,7 +243,7 @@ def test_what_the_hub_says_of_pixels_is_fetched_with_the_weights(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert read_stated("hf://org/pixels").mean == (0.5,)
-    assert open_source("hf://org/pixels").infos
+    assert open_source("hf://org/pixels").arrays
     assert len(asked) == 1  # once for both
     assert "preprocessor_config.json" in asked[0]
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from amd_jax import sharding
-from amd_jax.convert.tables import flatten
 from amd_jax.train import program, setup
 from amd_jax.train.weights import load_start
-from amd_jax.trees import path_name
+from amd_jax.trees import flatten, path_name
 from configs import finetune_vitb_in1k
 from tests.runs import assert_same, tiny, untrained
 

@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 
 from amd_jax.config import ConfigError
-from amd_jax.convert.readers import Info, Source, read_array, read_at
+from amd_jax.convert.files.tensors import Source
 
 _STORAGES: dict[str, np.dtype] = {
     "DoubleStorage": np.dtype(np.float64),
@@ -66,14 +66,18 @@ class _Tensor(NamedTuple):
             raise ValueError("a tensor that reaches beyond its storage")
         return cls(storage, offset, shape, strides)
 
-    @property
-    def contiguous(self) -> bool:
-        expected = 1
-        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
-            if size != 1 and stride != expected:
-                return False
-            expected *= size
-        return True
+    def array(self, numbers: np.ndarray) -> np.ndarray:
+        """The tensor within the bytes that start with its storage.
+
+        Raises:
+          ValueError: there are fewer of them.
+        """
+        dtype = self.storage.dtype
+        whole = numbers[: self.storage.length * dtype.itemsize].view(dtype)
+        if len(whole) != self.storage.length:
+            raise ValueError("it is cut short")
+        strides = [stride * dtype.itemsize for stride in self.strides]
+        return np.lib.stride_tricks.as_strided(whole[self.offset :], self.shape, strides, writeable=False)
 
 
 class _Inert:
@@ -142,8 +146,8 @@ class _Unpickler(pickle.Unpickler):
         return storage
 
 
-def open_pickle(path: str) -> Source:
-    """Opens a PyTorch file; no tensor is read yet.
+def read_pickle(path: str) -> Source:
+    """Reads a PyTorch file; its numbers stay in the file until somebody touches them.
 
     Raises:
       ConfigError: not a PyTorch file, damaged, without weights, or one that wants to run code.
@@ -153,36 +157,20 @@ def open_pickle(path: str) -> Source:
             is_zip = file.read(4) == b"PK\x03\x04"
             file.seek(0)
             content, offsets = _open_zip(file, path) if is_zip else _open_legacy(file)
+        tensors, wrapper, skipped = _state_dict(path, content)
+        data = np.asarray(np.memmap(path, np.uint8, "r"))
+        arrays = {name: t.array(data[offsets[t.storage.key] :]) for name, t in tensors.items()}
     except ConfigError:
         raise
-    except pickle.UnpicklingError as error:
-        if "asks to run" in str(error):
+    except Exception as error:  # a damaged pickle can fail in any way at all
+        if isinstance(error, pickle.UnpicklingError) and "asks to run" in str(error):
             raise ConfigError(
                 f"{path}: refused, {error}. A file of weights holds tensors only; this one could run any "
                 "code where it is opened. Re-save it as safetensors on a machine that trusts it"
             ) from error
-        raise ConfigError(f"{path}: not a whole PyTorch file ({error})") from error
-    except Exception as error:  # a damaged pickle can fail in any way at all
-        raise ConfigError(
-            f"{path}: not a whole PyTorch file ({type(error).__name__}: {error})"[:300]
-        ) from error
-    tensors, wrapper, skipped = _state_dict(path, content)
-    infos = {name: Info(t.shape, t.storage.dtype) for name, t in tensors.items()}
-    for name, tensor in tensors.items():
-        if tensor.storage.key not in offsets:
-            raise ConfigError(f"{path}: the numbers of {name} are missing; the file is damaged")
-
-    def fetch(name: str, layer: int | None = None) -> np.ndarray:
-        t = tensors[name]
-        start = offsets[t.storage.key]
-        if t.contiguous:
-            return read_array(path, start + t.offset * t.storage.dtype.itemsize, infos[name], layer)
-        whole = read_array(path, start, Info((t.storage.length,), t.storage.dtype))
-        strides = [s * t.storage.dtype.itemsize for s in t.strides]
-        view = np.lib.stride_tricks.as_strided(whole[t.offset :], t.shape, strides)
-        return view.copy() if layer is None else view[layer].copy()
-
-    return Source(path, "PyTorch", infos, fetch, wrapper=wrapper, skipped=skipped)
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ConfigError(f"{path}: not a whole PyTorch file ({why})") from error
+    return Source(path, "PyTorch", arrays, wrapper=wrapper, skipped=skipped)
 
 
 def _open_zip(file: IO[bytes], path: str) -> tuple[Any, dict[str, int]]:
@@ -213,9 +201,8 @@ def _open_zip(file: IO[bytes], path: str) -> tuple[Any, dict[str, int]]:
         if info is None or info.compress_type != zipfile.ZIP_STORED or info.file_size < size:
             raise ConfigError(f"{path}: the numbers of storage {key} are missing or cut short")
         # Local header: 30 bytes, then the name and an extra field, whose lengths are at 26 and 28.
-        local = read_at(path, info.header_offset, 30)
-        lengths = np.frombuffer(local[26:30], "<u2")
-        offsets[key] = info.header_offset + 30 + int(lengths.sum())
+        file.seek(info.header_offset + 26)
+        offsets[key] = info.header_offset + 30 + int(np.frombuffer(file.read(4), "<u2").sum())
     return content, offsets
 
 

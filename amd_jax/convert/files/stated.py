@@ -150,7 +150,7 @@ def numbered(classes: int) -> list[str]:
 
 
 def of_metadata(text: str | None, origin: str) -> Stated:
-    """What the header of a safetensors file of ours says (`text` as under `readers.METADATA_KEY`)."""
+    """What the header of a safetensors file of ours says (`text` as under `tensors.METADATA_KEY`)."""
     try:
         data = json.loads(text or "{}")
     except ValueError:
