@@ -39,6 +39,8 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "amd_jax": ("ours", "", "a checkpoint of this package"),
 }
 
+_KERNELS = ("patch_embeddings.projection.weight", "patch_embed.proj.weight")  # transformers' and all others'
+
 # Kinds whose weights were trained on pixels of one or another mean and std; all others on ImageNet's.
 OF_ANY_PIXELS = ("timm_vit", "hf_vit", "hf_vit_classifier", "amd_jax")
 
@@ -109,12 +111,12 @@ def recognise(source: Source, kind: str = "", given: describe.Facts | None = Non
         if kind not in ("", "amd_jax"):
             raise ConfigError(f"{source.path}: not {kind}, but a checkpoint of this package (amd_jax)")
         return _ours(source, given)
-    layout, names = _layout(source)
+    layout, names, embed = _layout(source)
     theirs = {name: source.arrays[old] for name, old in names.items()}
     # Our own exports say more than their config.json: what was a guess stays one.
     facts = _stated(source) or (describe.of_hf(source.config) if source.config else {})
     try:
-        table, network = _described(theirs, layout, facts, given)
+        table, network = _described(theirs, layout, source.arrays[embed].shape, facts, given)
     except (ConfigError, ValueError, IndexError) as error:
         raise ConfigError(f"{source.path}: {' '.join(str(error).split())}") from error
     found, why = _kind(layout, network, source)
@@ -163,40 +165,36 @@ def _stated(source: Source) -> describe.Facts | None:
         raise ConfigError(f"{source.path}: its description under {METADATA_KEY!r} is not readable") from error
 
 
-def _layout(source: Source) -> tuple[str, dict[str, str]]:
-    """The layout, and the names that its table uses to the names in the file."""
+def _layout(source: Source) -> tuple[str, dict[str, str], str]:
+    """The layout, the names that its table uses to the names in the file, and that of the patch embedding."""
     names = {n: n for n in source.arrays}
     for prefix in ("module.", "_orig_mod.", "model.", "backbone."):
         if names and all(n.startswith(prefix) for n in names):
             names = {n.removeprefix(prefix): old for n, old in names.items()}
-    kernel = next((n for n in names if n.endswith("patch_embeddings.projection.weight")), None)
-    if kernel:
-        video = source.arrays[names[kernel]].ndim == 5
-        named = {hf.published_name(n, video): old for n, old in names.items()}
-        if len(named) != len(names):
-            raise ConfigError(f"{source.path}: the same weight under two of transformers' spellings")
-        return "hf_video" if video else "hf_image", named
-    kernel = next((n for n in names if n.endswith("patch_embed.proj.weight")), None)
+    kernel = next((n for n in names if n.endswith(_KERNELS)), None)
     if kernel is None:
         some = ", ".join(list(names)[:4]) or "nothing"
         raise ConfigError(
             f"{source.path}: no patch embedding of a known kind in it; it has {some}, …; known are "
             f"{', '.join(KINDS)}"
         )
-    video = source.arrays[names[kernel]].ndim == 5
+    video, old = source.arrays[names[kernel]].ndim == 5, names[kernel]
+    if kernel.endswith(_KERNELS[0]):
+        named = {hf.published_name(n, video): old for n, old in names.items()}
+        if len(named) != len(names):
+            raise ConfigError(f"{source.path}: the same weight under two of transformers' spellings")
+        return "hf_video" if video else "hf_image", named, old
     if all(n.startswith("encoder.") for n in names):
         names = {n.removeprefix("encoder."): old for n, old in names.items()}
-    return "video" if video else "image", names
+    return "video" if video else "image", names, old
 
 
 def _described(
-    theirs: Mapping[str, np.ndarray], layout: str, facts: describe.Facts, given: describe.Facts
+    theirs: dict[str, np.ndarray], layout: str, kernel: Shape, facts: describe.Facts, given: describe.Facts
 ) -> tuple[list[Entry], Network]:
     """The table of a file's names, and its model."""
-    ends = ("patch_embeddings.projection.weight", "patch_embed.proj.weight")
-    embed, kernel = next((n, array.shape) for n, array in theirs.items() if n.endswith(ends))
-    if len(kernel) != (5 if layout.endswith("video") else 4):
-        raise ConfigError(f"{embed} is {list(kernel)}, not a convolution")
+    if len(kernel) not in (4, 5):
+        raise ConfigError(f"its patch embedding is {list(kernel)}, not a convolution")
     parts = entries.Parts.of_names(theirs, kernel)
     table = (hf if layout.startswith("hf_") else official).table(parts)
     there = entries.present(table, theirs)

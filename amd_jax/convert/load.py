@@ -15,7 +15,7 @@ from amd_jax.convert.files.opening import open_source
 from amd_jax.convert.importing import headline
 from amd_jax.convert.kinds import Found, recognise
 from amd_jax.convert.matching import Want, match
-from amd_jax.convert.network import Triple, parameter_shapes, times
+from amd_jax.convert.network import Triple, parameter_shapes
 from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.classifier import Classifier
 from amd_jax.models.sizes import SIZES
@@ -155,32 +155,27 @@ def _with_wanted_guesses(found: Found, want: Want, generator: BlockConfig | None
 def _check(found: Found, want: Want, channels: int, who: str) -> None:
     """The encoder must be the one the config describes; each line says which key to set."""
     n, have, asked = found.network, found.network.encoder, want.encoder
-    h, w = have.block, asked.block
-
-    def fail(what: str, has: Any, asks: Any, key: str) -> None:
-        where = f"{who}.weights: {found.source.path} ({found.kind})"
-        raise ConfigError(f"{where} has {what} {has}, the config asks for {asks}; set {key}")
-
-    if h.width != w.width:
-        fail("width", h.width, w.width, _size_keys(who, have))
-    if h.mlp_width != w.mlp_width:
-        fail(f"width {h.width} and MLP width", h.mlp_width, w.mlp_width, _size_keys(who, have))
-    if have.depth < asked.depth:
-        fail("depth", have.depth, asked.depth, f"{_size_keys(who, have)}, or a smaller config.{who}.depth")
-    if h.heads != w.heads:
-        fail("heads", h.heads, w.heads, f"config.{who}.heads={h.heads}")
-    if h.qkv_bias != w.qkv_bias:
-        fail("qkv_bias", repr(h.qkv_bias), repr(w.qkv_bias), f"config.{who}.qkv_bias={h.qkv_bias!r}")
-    if have.cls_token != asked.cls_token:
-        fail("cls_token", have.cls_token, asked.cls_token, f"config.{who}.cls_token={have.cls_token}")
-    if n.channels != channels:
-        fail("channels", n.channels, channels, f"config.data.channels={n.channels}")
-    if n.patch[1:] != want.patch[1:]:
-        key = f"config.model.patch_size={n.patch[1]}"
-        fail("patch size", times(n.patch[1:]), times(want.patch[1:]), key)
-    if have.positions != asked.positions and asked.positions != "learned":
-        key = f"config.{who}.positions={have.positions!r}"
-        fail("positions", repr(have.positions), repr(asked.positions), key)
+    h, w, size = have.block, asked.block, _size_keys(who, have)
+    free = asked.positions == "learned"  # they can start from any table
+    for what, has, asks, key in (
+        ("width", h.width, w.width, size),
+        (f"width {h.width} and MLP width", h.mlp_width, w.mlp_width, size),
+        ("depth", have.depth, max(have.depth, asked.depth), f"{size}, or a smaller config.{who}.depth"),
+        ("heads", h.heads, w.heads, f"config.{who}.heads={h.heads}"),
+        ("qkv_bias", h.qkv_bias, w.qkv_bias, f"config.{who}.qkv_bias={h.qkv_bias!r}"),
+        ("cls_token", have.cls_token, asked.cls_token, f"config.{who}.cls_token={have.cls_token}"),
+        ("channels", n.channels, channels, f"config.data.channels={n.channels}"),
+        ("patch size", n.patch[1:], want.patch[1:], f"config.model.patch_size={n.patch[1]}"),
+        (
+            "positions",
+            have.positions,
+            have.positions if free else asked.positions,
+            f"config.{who}.positions={have.positions!r}",
+        ),
+    ):
+        if has != asks:
+            where = f"{who}.weights: {found.source.path} ({found.kind})"
+            raise ConfigError(f"{where} has {what} {has!r}, the config asks for {asks!r}; set {key}")
 
 
 def _size_keys(who: str, encoder: ViTConfig) -> str:

@@ -52,14 +52,8 @@ class Case:
             if not isinstance(sizes, dict):
                 raise KeyError("config")
             return cls(path, sizes, source.arrays)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
         except (KeyError, json.JSONDecodeError) as error:
             raise ConfigError(f"{path}: its metadata has no JSON object under the key 'config'") from error
-
-    def group(self, prefix: str) -> dict[str, np.ndarray]:
-        """The arrays below `prefix`, without it."""
-        return {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
 
     @property
     def kind(self) -> str:
@@ -87,7 +81,8 @@ class Case:
           ConfigError: they are not whole.
         """
         s = self.sizes
-        source = Source(f"{self.path}:{prefix}", "case", self.group(prefix))
+        arrays = {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
+        source = Source(f"{self.path}:{prefix}", "case", arrays)
         decoder_heads = None if prefix == "teacher/" else s.get("decoder_heads")
         given = {"decoder_heads": decoder_heads, "generator_heads": s.get("generator_heads")}
         given["heads"] = s.get("teacher_heads" if prefix == "teacher/" else "heads")
@@ -180,6 +175,8 @@ def _teacher(case: Case, pixels: jax.Array, align: AlignConfig) -> tuple[ViT, An
     """The teacher up to its last aligned layer, without a final norm."""
     found, params = case.weights("teacher/", pixels)
     config, depth = found.network.encoder, max(align.teacher_layers)
+    if depth > config.depth:
+        raise ConfigError(f"{case.path}: layer {depth} of a teacher that has {config.depth}")
     inner = params["encoder"]
     inner.pop("norm", None)
     inner["blocks"] = jax.tree.map(lambda x: x[:depth], inner["blocks"])

@@ -32,10 +32,7 @@ def open_source(src: str) -> Source:
         return _open_folder(path)
     if not path.exists():
         raise ConfigError(f"{src}: no such file or folder")
-    try:
-        return _open_file(src)
-    except OSError as error:
-        raise ConfigError(f"{src}: cannot be read ({error.strerror or error})") from error
+    return _open_file(src)
 
 
 def read_stated(src: str) -> stated.Stated:
@@ -74,24 +71,15 @@ def _read_folder(folder: Path) -> stated.Stated:
 def _read_header(path: Path) -> stated.Stated:
     if path.suffix != ".safetensors":
         return stated.Stated()
-    try:
-        return stated.of_metadata(read_metadata(str(path)).get(METADATA_KEY), str(path))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return stated.of_metadata(read_metadata(str(path)).get(METADATA_KEY), str(path))
 
 
 def _read_run(run: Path) -> stated.Stated:
     from amd_jax.workdir import CONFIG, load_classes, run_config  # orbax, which only runs need
 
     data = run_config(str(run)).data
-    return stated.Stated(
-        tuple(data.mean),
-        tuple(data.std),
-        (data.image_size, data.image_size),
-        stated.OURS,
-        load_classes(str(run)),
-        str(run / CONFIG),
-    )
+    size, classes = (data.image_size, data.image_size), load_classes(str(run))
+    return stated.Stated(tuple(data.mean), tuple(data.std), size, stated.OURS, classes, str(run / CONFIG))
 
 
 def _run_of(folder: Path) -> tuple[Path | None, int | None]:
@@ -104,8 +92,11 @@ def _run_of(folder: Path) -> tuple[Path | None, int | None]:
 
 def _open_file(path: str) -> Source:
     """Goes by the first bytes: suffixes are often wrong."""
-    with open(path, "rb") as file:
-        start = file.read(64)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not start:
         raise ConfigError(f"{path}: the file is empty")
     if start.lstrip()[:1] == b"<":
@@ -182,14 +173,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _local(src: str) -> str:
-    """`src`, or where it lies once it is fetched: `hf://org/name`, or one file of it."""
-    return _fetch(src) if src.startswith("hf://") else src
-
-
 @functools.lru_cache(maxsize=4)
-def _fetch(src: str) -> str:
-    """Fetches `hf://org/name`, or one file of it: `hf://org/name/file.pth`; once for a process."""
+def _local(src: str) -> str:
+    """`src`; `hf://org/name`, or one file of it (`hf://org/name/file.pth`), is fetched once for a process."""
+    if not src.startswith("hf://"):
+        return src
     parts = src.removeprefix("hf://").strip("/").split("/")
     if len(parts) < 2 or not all(parts):
         raise ConfigError(f"{src}: a name on the hub is hf://ORG/NAME or hf://ORG/NAME/FILE")

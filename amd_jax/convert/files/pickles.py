@@ -12,7 +12,6 @@ import math
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
 import ml_dtypes
@@ -21,19 +20,19 @@ import numpy as np
 from amd_jax.config import ConfigError
 from amd_jax.convert.files.tensors import Source
 
-_STORAGES: dict[str, np.dtype] = {
-    "DoubleStorage": np.dtype(np.float64),
-    "FloatStorage": np.dtype(np.float32),
-    "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
+_TYPES = {  # what PyTorch calls a storage's type
+    **{"Double": np.float64, "Float": np.float32, "Half": np.float16, "BFloat16": ml_dtypes.bfloat16},
+    **{
+        "Long": np.int64,
+        "Int": np.int32,
+        "Short": np.int16,
+        "Char": np.int8,
+        "Byte": np.uint8,
+        "Bool": np.bool_,
+    },
 }
-_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+_STORAGES = {f"{name}Storage": np.dtype(kind) for name, kind in _TYPES.items()}
+_DTYPES = [dtype.name for dtype in _STORAGES.values()]
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MAX_PICKLE = 64_000_000  # bytes; the pickle of a real checkpoint is some hundred kilobytes
 _WRAPPERS = ("model", "module", "state_dict", "model_state_dict", "student", "model_ema", "ema")
@@ -94,27 +93,19 @@ class _Inert:
     def extend(self, _: Any) -> None: ...
 
 
-_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "defaultdict"): lambda *_: {},
-    ("collections", "Counter"): lambda *_: {},
-    ("torch._utils", "_rebuild_tensor"): _Tensor.build,
-    ("torch._utils", "_rebuild_tensor_v2"): _Tensor.build,
-    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-    ("torch", "Size"): tuple,
-    ("torch", "device"): _Inert,
-    ("argparse", "Namespace"): _Inert,
-    ("pathlib", "PosixPath"): _Inert,
-    ("pathlib", "Path"): _Inert,
-    ("numpy", "dtype"): _Inert,
-    ("numpy", "ndarray"): _Inert,
-    ("_codecs", "encode"): _Inert,
-    **{
-        (f"numpy.{core}.multiarray", n): _Inert
-        for core in ("core", "_core")
-        for n in ("scalar", "_reconstruct")
-    },
-    **{(module, "set"): _Inert for module in ("builtins", "__builtin__")},
+_ALLOWED: dict[str, Any] = {
+    "collections.OrderedDict": collections.OrderedDict,
+    **dict.fromkeys(("collections.defaultdict", "collections.Counter"), lambda *_: {}),
+    **dict.fromkeys(("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"), _Tensor.build),
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch.Size": tuple,
+    **dict.fromkeys(("torch.device", "argparse.Namespace", "pathlib.PosixPath", "pathlib.Path"), _Inert),
+    **dict.fromkeys(("numpy.dtype", "numpy.ndarray", "_codecs.encode"), _Inert),
+    **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), _Inert),
+    **dict.fromkeys(("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"), _Inert),
+    **dict.fromkeys(("builtins.set", "__builtin__.set"), _Inert),
+    **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
+    **dict.fromkeys(f"torch.{name}" for name in _DTYPES),
 }
 
 
@@ -126,12 +117,8 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        if module == "torch" and name in _DTYPES:
-            return None
+        if f"{module}.{name}" in _ALLOWED:
+            return _ALLOWED[f"{module}.{name}"]
         raise pickle.UnpicklingError(f"it asks to run {module}.{name}")
 
     def persistent_load(self, pid: Any) -> _Storage:

@@ -70,6 +70,8 @@ def _opened(path: str) -> Iterator[Any]:
     try:
         with safe_open(path, "np") as file:
             yield file
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, TypeError, ValueError, AttributeError) as error:
         why = " ".join(str(error).split())[:200]
         raise ConfigError(f"{path}: not a whole safetensors file ({why})") from error
