@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from amd_jax.config import ConfigError
 from amd_jax.convert import guesses
 from amd_jax.convert.names.hf import VIDEOMAE_NORM_EPS
-from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network, Shape, Triple
+from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network, Shape, Triple, times
 from amd_jax.models import build
 from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.student import AlignConfig, DecoderConfig
@@ -39,20 +39,23 @@ def of_json(data: Mapping[str, Any]) -> Facts:
         facts |= {"decoder_heads": d["stack"]["heads"], "embed_bias": d["embed_bias"]}
     if data["align"] and data["align"]["generator"]:
         facts["generator_heads"] = data["align"]["generator"]["heads"]
-    for name in ("channels", "heads", "decoder_heads", "generator_heads"):
-        _check_size(name, facts.get(name, 1), 10**6)
-    for name in ("grid", "patch"):
-        t, h, w = facts[name]
-        _check_size(name, t * h * w, 10**6)
-    for name in ("norm_eps", "decoder_norm_eps", "fc_norm_eps"):
-        facts[name] = float(facts.get(name, 0)) or None
+    for name, fact in facts.items():
+        if not _plausible(name, fact):
+            raise ValueError(f"{name} is {fact!r}")
     return {name: fact for name, fact in facts.items() if name not in data["assumed"]}
 
 
-def _check_size(name: str, number: int, most: int) -> None:
+def _plausible(name: str, fact: Any) -> bool:
     """A description is as little to be trusted as the rest of a file: no size may exhaust the machine."""
-    if not isinstance(number, int) or not 1 <= number <= most:
-        raise ValueError(f"{name} is {number}")
+    if name in ("video", "embed_bias"):
+        return isinstance(fact, bool)
+    if name.endswith("positions"):
+        return fact in ("learned", "sincos_1d", "sincos_2d")
+    if name.endswith("norm_eps"):
+        return isinstance(fact, float) and fact > 0
+    if name in ("grid", "patch"):
+        return len(fact) == 3 and min(fact) > 0 and math.prod(fact) <= 10**6
+    return isinstance(fact, int) and 0 < fact <= 10**6
 
 
 def of_hf(config: Mapping[str, Any]) -> Facts:
@@ -115,6 +118,8 @@ def describe(shapes: Mapping[str, Shape], facts: Facts, tables: Mapping[str, np.
     assumed: list[str] = []
     facts = {name: fact for name, fact in facts.items() if fact is not None}
     patch, video, eps = facts["patch"], facts["video"], facts.get("norm_eps", 1e-6)
+    if _shape(shapes, "encoder/patch_embed/kernel")[0] != math.prod(patch) * facts["channels"]:
+        raise ConfigError(f"its patch embedding does not fit patches of {times(patch)} and its channels")
 
     def stack(prefix: str, key: str, usual: int = 0) -> tuple[BlockConfig, int]:
         first = f"{prefix}/blocks/layers"

@@ -14,7 +14,7 @@ from amd_jax.convert.files.stated import OURS, Stated
 from amd_jax.convert.files.tensors import folder, write_safetensors
 from amd_jax.convert.guesses import fixed_table
 from amd_jax.convert.importing import metadata
-from amd_jax.convert.kinds import OF_ANY_PIXELS, Found, original_kind, recognise
+from amd_jax.convert.kinds import OF_ANY_PIXELS, Found, never_saved, original_kind, recognise
 from amd_jax.convert.names import entries, hf, official
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network
 from amd_jax.models.sizes import SIZES
@@ -109,7 +109,16 @@ def _files(network: Network, form: str, said: Stated, rows: list[Row]) -> dict[s
 
 
 def _tensors(found: Found, network: Network, form: str, rows: list[Row]) -> dict[str, np.ndarray]:
-    """What is written; every weight of ours becomes a row."""
+    """What is written; every weight of ours becomes a row.
+
+    Raises:
+      ConfigError: a weight that the format needs is missing, or of another shape.
+    """
+    for name, shape in network.shapes().items():
+        have = found.arrays[name].shape if name in found.arrays else None
+        if have != shape and not (have is None and never_saved(name)):
+            what = f"{name} is {list(have)}" if have else f"there is no {name}"
+            raise ConfigError(f"{found.source.path}: {what}, expected {list(shape)}")
     table = (hf if form == "hf" else official).table(entries.Parts.of(network))
     fixed = {} if network.video else _fixed_tables(network)
     arrays = found.arrays | {name: array for name, array in fixed.items() if name not in found.arrays}

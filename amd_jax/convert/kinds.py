@@ -211,7 +211,7 @@ def _read(found: Found, table: list[Entry], theirs: dict[str, np.ndarray], names
     shapes = found.network.shapes()
     there = entries.present(table, theirs)
     covered = {name for entry in there for name in entry.ours}
-    absent = [e for e in table if covered.isdisjoint(e.ours) and not _never_saved(e)]
+    absent = [e for e in table if covered.isdisjoint(e.ours) and not never_saved(e.ours[0])]
     expected = [e for e in [*there, *absent] if all(name in shapes for name in e.ours)]
     tables = {e.theirs[0]: e for e in there if e.ours[0] in (ENCODER_POSITIONS, DECODER_POSITIONS)}
     wanted = {name for e in expected for name in e.names(shapes[e.ours[0]][0])}
@@ -237,9 +237,9 @@ def _read(found: Found, table: list[Entry], theirs: dict[str, np.ndarray], names
     )
 
 
-def _never_saved(entry: Entry) -> bool:
+def never_saved(name: str) -> bool:
     """AMD's released code keeps its generators' mask tokens in a plain list, so they are not in its files."""
-    return bool(re.fullmatch(r"generator_\d+/mask_token", entry.ours[0]))
+    return bool(re.fullmatch(r"generator_\d+/mask_token", name))
 
 
 def _misfits(

@@ -1,6 +1,7 @@
 """Files from strangers: what is read is right, nothing is run, and what is wrong is said in one line."""
 
 import argparse
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from amd_jax.config import ConfigError
 from amd_jax.convert.files.opening import open_source, read_stated
 from amd_jax.convert.files.pickles import read_pickle
-from tests.convert.conftest import image_arch, imported, mae_arch, published, run
+from amd_jax.convert.files.tensors import METADATA_KEY
+from tests.convert.conftest import as_ours, image_arch, imported, mae_arch, published, random_params, run
 
 torch = pytest.importorskip("torch")
 
@@ -134,8 +137,6 @@ def test_view_that_reaches_out_of_its_storage_is_refused(tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def good_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The same weights in three containers."""
-    from safetensors.numpy import save_file
-
     folder = tmp_path_factory.mktemp("good")
     weights = published(image_arch())
     save_file(weights, folder / "x.safetensors")
@@ -258,3 +259,46 @@ def test_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError, match="cannot be fetched") as caught:
         open_source("hf://org/unreachable")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("arch", "grid", [1000, 1000, 1000]),
+        ("arch", "video", "qv"),
+        ("arch", "positions", "nowhere"),
+        ("arch", "patch", [1, 16, 16]),
+        ("encoder", "heads", 10**9),
+        ("encoder", "norm_eps", "small"),
+    ],
+)
+def test_description_that_no_model_has_is_one_line(
+    part: str, name: str, value: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arch = image_arch()
+    data = arch.to_json()
+    (data if part == "arch" else data[part])[name] = value
+    about = {METADATA_KEY: json.dumps({"arch": data})}
+    (tmp_path / "ours").mkdir()
+    save_file(random_params(arch), tmp_path / "ours" / "weights.safetensors", metadata=about)
+    for command in (("import",), ("export", "--format=timm")):
+        assert run(command[0], tmp_path / "ours", *command[1:], "--dry_run") == 2
+        error = capsys.readouterr().err.strip()
+        assert "weights.safetensors: " in error
+        assert "\n" not in error
+
+
+def test_export_of_a_damaged_tree_names_both_sides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arch = image_arch()
+    for change, says in (
+        ({"encoder/norm/scale": np.ones(7, np.float32)}, "is [7], expected [32]"),
+        ({}, "no"),
+    ):
+        params = random_params(arch) | change
+        if not change:
+            del params["encoder/norm/bias"]
+        src = as_ours(arch, tmp_path / says[:2].strip(), params)
+        assert run("export", src, "--format=official", "--dry_run") == 2
+        assert says in capsys.readouterr().err

@@ -188,6 +188,8 @@ def test_timm_export_describes_itself(save: Callable[..., str], tmp_path: Path) 
     assert run("import", save(published(arch)), "--heads=4", "--out", tmp_path / "a") == 0
     assert run("export", tmp_path / "a", "--format=timm", "--out", tmp_path / "b") == 0
     config = json.loads((tmp_path / "b" / "config.json").read_text())
+    modes = {path.stat().st_mode for path in (tmp_path / "b").iterdir()}
+    assert len(modes) == 1  # whoever may read the one may read the other
     assert config["model_args"]["num_heads"] == 4
     assert config["model_args"]["global_pool"] == "avg"
     with safe_open(tmp_path / "b" / "model.safetensors", "np") as file:

@@ -78,8 +78,9 @@ def _opened(path: str) -> Iterator[Any]:
 
 
 def write_safetensors(path: Path, arrays: Arrays, metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file."""
+    """Writes a safetensors file, which whoever may read its folder may read; the library's are private."""
     save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, path, dict(metadata))
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 @contextlib.contextmanager
