@@ -62,14 +62,26 @@ KEYS: dict[str, Key] = {
     **_section(
         "data",
         {
-            "source": Key("embedded", "where images come from", ("embedded", "folder", "tfds")),
+            "source": Key(
+                "embedded",
+                "where images or videos come from; manifest: videos by a list; clips: what prepare_video wrote",
+                ("embedded", "folder", "tfds", "manifest", "clips"),
+            ),
+            "frames": Key(1, "frames of a clip; 1: images"),
             "name": Key("imagenet2012", "TFDS: name of the data set"),
-            "path": Key("", "folder: the directory with train/ and val/; tfds: its data_dir"),
-            "train_split": Key("", "split to train on; empty: the source's usual name for it"),
-            "eval_split": Key("", "split to evaluate on; empty: the source's usual name for it"),
+            "path": Key(
+                "",
+                "folder, clips: the directory with train/ and val/; tfds: its data_dir; manifest: where its "
+                "paths start",
+            ),
+            "train_split": Key("", "split (or manifest) to train on; empty: the source's usual name for it"),
+            "eval_split": Key(
+                "", "split (or manifest) to evaluate on; empty: the source's usual name for it"
+            ),
             "share": Key(
                 1.0, "training examples used, equally many of each class and always the same; 1: all of them"
             ),
+            "frames": Key(1, "frames of a clip; 1: images"),
             "image_size": Key(224, "height and width in pixels that the model sees"),
             "channels": Key(3, "3 for colour, 1 for grey"),
             "mean": Key(IMAGENET_MEAN, "per-channel mean of pixels in [0, 1], subtracted on the device"),
@@ -90,7 +102,6 @@ KEYS: dict[str, Key] = {
         "model",
         {
             "patch_size": Key(16, "height and width of a patch in pixels"),
-            "frames": Key(1, "frames of the input; 1: an image"),
             "tubelet": Key(1, "frames of a token"),
             "dtype": Key(
                 "auto",

@@ -2,7 +2,7 @@
 
 Each run is read with the config it was trained with; `--config.KEY=VALUE` replaces a key of it in all of the
 runs, and a `probe` key is an option of its own as well: `--k=5` is `--config.probe.k=5`. What is computed is
-in evals/probe.py; pre-training runs do the same while they train (`probe.every_epochs`).
+in evals/features.py; pre-training runs do the same while they train (`probe.every_epochs`).
 """
 
 import argparse

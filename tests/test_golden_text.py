@@ -20,7 +20,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from amd_jax import sharding
-from amd_jax.compare import plan as plans
+from amd_jax.compare import grid
 from amd_jax.config import KEYS, default, flat
 from amd_jax.steps.tasks import make_task
 from amd_jax.train import optim
@@ -104,7 +104,7 @@ def of_run(config: ConfigDict) -> list[str]:
 
 def of_plan(plan: ConfigDict) -> list[str]:
     """What the file of a comparison's plan says; the parameters are those of AMD's student."""
-    cells = plans.cells(plan, Path("DIR"))
+    cells = grid.cells(plan, Path("DIR"))
     seed = f"/seed{plan.seeds[0]}"
     runs = (
         (name, length(cell.config))

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from amd_jax import probe
 from amd_jax.config import ConfigError
 from amd_jax.data import sources
-from amd_jax.evals import probe as evals
+from amd_jax.evals import features as evals
 from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
 from amd_jax.train import loop, setup

@@ -1,11 +1,6 @@
 """A mesh changes where arrays lie and nothing else: eight CPU devices against one."""
 
 import functools
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,10 +15,10 @@ from amd_jax.steps.pretrain import Pretraining
 from amd_jax.train import program
 from amd_jax.trees import path_name
 from configs import vitb_in1k
-from tests.runs import ROOT, assert_close
+from tests.runs import assert_close
+from tests.tpu import answer, needs_libtpu
 from tests.tpu_meshes import TOPOLOGIES
 
-LIBTPU = Path(sys.prefix) / "tpu"
 BATCH = 16
 QUICK = {"xla_backend_optimization_level": 0}
 
@@ -201,24 +196,11 @@ def test_a_mesh_that_would_share_an_example_between_processes_is_refused(
         make_mesh(tensor=tensor, devices=devices)
 
 
-@functools.cache
-def tpu_meshes() -> dict[str, Any]:
-    """What tests/tpu_meshes.py finds."""
-    environment = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    environment["PYTHONPATH"] = str(LIBTPU)
-    command = [sys.executable, "-m", "tests.tpu_meshes"]
-    done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-@pytest.mark.skipif(not LIBTPU.is_dir(), reason="launch/test.sh installs libtpu, which is for Linux x86-64")
+@needs_libtpu
 @pytest.mark.parametrize("name", TOPOLOGIES)
 def test_on_every_tpu_each_process_holds_its_part_of_the_batch_on_every_mesh(name: str) -> None:
     """Only tensor is limited, to the devices of a host."""
-    found = tpu_meshes()[name]
+    found = answer("tests.tpu_meshes")[name]
     host = found["devices"] // found["processes"]
     if found["processes"] == 1:
         assert found["problems"] == []

@@ -1,19 +1,56 @@
-"""What every source of labelled images offers."""
+"""What every source offers: labelled images or videos, not yet decoded."""
 
-from typing import NamedTuple, Protocol
+import dataclasses
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
 
-class Example(NamedTuple):
-    """One labelled image: an encoded file, or uint8 pixels [H, W] or [H, W, C]; `label` counts from 0."""
+@dataclasses.dataclass(frozen=True)
+class VideoFile:
+    """A video as a file of any container."""
 
-    image: bytes | np.ndarray
+    path: str
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedVideo:
+    """The bytes of such a file."""
+
+    data: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameFiles:
+    """A video as one image file a frame: `folder/template.format(first)` and those that follow."""
+
+    folder: str
+    count: int
+    template: str = "img_{:05d}.jpg"
+    first: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedFrames:
+    """A video as one encoded image a frame."""
+
+    images: tuple[bytes, ...]
+
+
+Image: TypeAlias = bytes | np.ndarray  # an encoded file, or uint8 pixels [H, W] or [H, W, C]
+# Pixels of a video that is in memory are uint8 [T, H, W, C].
+Video: TypeAlias = VideoFile | EncodedVideo | FrameFiles | EncodedFrames | np.ndarray
+
+
+class Example(NamedTuple):
+    """One labelled image or video; `label` counts from 0."""
+
+    content: Image | Video
     label: int
 
 
 class Source(Protocol):
-    """Labelled images by index."""
+    """Labelled images or videos by index."""
 
     @property
     def num_classes(self) -> int:

@@ -25,7 +25,8 @@ class Reader:
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """The image at `index`, uint8 [H, W, channels], and its label; raises OSError if unreadable."""
         example = self.source[index]
-        return transforms.decode(example.image, self.channels), example.label
+        assert isinstance(example.content, bytes | np.ndarray)
+        return transforms.decode(example.content, self.channels), example.label
 
     def read_or_next(self, index: int, failures: Failures) -> tuple[np.ndarray, int]:
         """As `read`, or of the next example that can be read; those that cannot are added to `failures`.

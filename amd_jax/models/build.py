@@ -23,7 +23,7 @@ def patch(config: ConfigDict) -> tuple[int, int, int]:
 def grid(config: ConfigDict) -> tuple[int, int, int]:
     """Tokens along (time, height, width)."""
     side = config.data.image_size // config.model.patch_size
-    return config.model.frames // config.model.tubelet, side, side
+    return config.data.frames // config.model.tubelet, side, side
 
 
 def visible(config: ConfigDict) -> tuple[int, int]:
@@ -48,7 +48,7 @@ def compute_dtype(config: ConfigDict) -> Any:
 def encoder(config: ConfigDict, who: str) -> ViTConfig:
     """The encoder of `who`, "student" or "teacher", at its full depth.
 
-    With `model.frames` above 1 its patch embedding starts as VideoMAE's does, for an image as MAE's.
+    With `data.frames` above 1 its patch embedding starts as VideoMAE's does, for an image as MAE's.
     """
     keys = config[who]
     size = SIZES[keys.size]
@@ -69,7 +69,7 @@ def encoder(config: ConfigDict, who: str) -> ViTConfig:
         grid(config),
         keys.cls_token,
         keys.positions,
-        patch_init="uniform" if config.model.frames > 1 else "xavier",
+        patch_init="uniform" if config.data.frames > 1 else "xavier",
     )
 
 

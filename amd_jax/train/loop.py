@@ -93,7 +93,7 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
     """Run until the last step. Logging, evaluations and checkpoints are hooks; `hooks` come after these.
 
     A stop waits for what cannot be left once begun: a step, a picture (one forward pass of 8 examples) and
-    the fit of a probe (see `evals.probe.make_prober`).
+    the fit of a probe (see `evals.features.make_prober`).
 
     Raises:
       NonFiniteError: a loss, a part of it or the gradient norm is not finite.

@@ -96,19 +96,18 @@ def _keys(config: ConfigDict) -> None:
 
 def _input(config: ConfigDict) -> None:
     d, m = config.data, config.model
-    for name in ("patch_size", "frames", "tubelet"):
+    for name in ("patch_size", "tubelet"):
         _need(m[name] > 0, f"model.{name}={m[name]}: must be positive")
+    _need(d.frames > 0, f"data.frames={d.frames}: must be positive")
     _need(
         d.image_size > 0 and d.image_size % m.patch_size == 0,
         f"data.image_size={d.image_size} is not a multiple of model.patch_size={m.patch_size}",
     )
     _need(
-        m.frames % m.tubelet == 0,
-        f"model.frames={m.frames} is not a multiple of model.tubelet={m.tubelet}",
+        d.frames % m.tubelet == 0,
+        f"data.frames={d.frames} is not a multiple of model.tubelet={m.tubelet}",
     )
-    _need(
-        m.frames == 1, f"model.frames={m.frames}: data.source={d.source!r} holds images; set model.frames=1"
-    )
+    _need(d.frames == 1, f"data.frames={d.frames}: data.source={d.source!r} holds images; set data.frames=1")
     _need(d.channels in (1, 3), f"data.channels={d.channels}: must be 1 (grey) or 3 (colour)")
     for name in ("mean", "std"):
         _need(

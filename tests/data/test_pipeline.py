@@ -256,7 +256,7 @@ def test_augmentation_is_new_in_each_epoch_and_as_defined():
     assert (first["pixels"][order[0]] != second["pixels"][order[1]]).any()
     rng = np.random.default_rng((5, 1, int(second["label"][0]), 0))
     expected = transforms.random_resized_crop(
-        Numbers(2)[int(second["label"][0])].image, 8, (0.2, 1.0), (3 / 4, 4 / 3), rng
+        Numbers(2)[int(second["label"][0])].content, 8, (0.2, 1.0), (3 / 4, 4 / 3), rng
     )
     assert np.array_equal(second["pixels"][0, 0], transforms.random_flip(expected, rng))
 
@@ -265,7 +265,7 @@ def test_flip_can_be_off():
     config = make_config(**{"data.flip": False, "data.crop_scale": (1.0, 1.0)})
     rng = np.random.default_rng((5, 0, labels(read(config, Numbers(10), 1))[0], 0))
     batch = read(config, Numbers(10), 1)[0]
-    image = Numbers(10)[int(batch["label"][0])].image
+    image = Numbers(10)[int(batch["label"][0])].content
     expected = transforms.random_resized_crop(image, 8, (1.0, 1.0), (3 / 4, 4 / 3), rng)
     assert np.array_equal(batch["pixels"][0, 0], expected)
 
@@ -349,7 +349,7 @@ def test_eval_shows_every_example_once(processes: int, length: int):
     assert sorted(shown) == list(range(length))
     for batch in batches:
         for row in np.flatnonzero(batch["mask"]):
-            image = Numbers(length)[int(batch["label"][row])].image
+            image = Numbers(length)[int(batch["label"][row])].content
             assert np.array_equal(batch["pixels"][row, 0], transforms.resize_center_crop(image, 8))
 
 

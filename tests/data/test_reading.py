@@ -11,7 +11,7 @@ from tests.data.conftest import Numbers
 def test_an_example_is_read_as_pixels_of_the_channels_asked_for():
     source = Numbers(3)
     image, label = Reader(source, 3).read(2)
-    assert np.array_equal(image, source[2].image)
+    assert np.array_equal(image, source[2].content)
     assert label == 2
     assert Reader(source, 1).read(2)[0].shape == (20, 24, 1)
 

@@ -46,8 +46,8 @@ def test_embedded_is_balanced():
         source = make_source(data(source="embedded"), split)
         labels = [source[i].label for i in range(len(source))]
         assert np.bincount(labels).tolist() == [count] * 10
-        assert source[3].image.shape == (28, 28)
-        assert source[3].image.dtype == np.uint8
+        assert source[3].content.shape == (28, 28)
+        assert source[3].content.dtype == np.uint8
     assert source.num_classes == len(source.class_names) == 10
     assert source.describe(3) == "embedded eval image 3"
 
@@ -55,14 +55,14 @@ def test_embedded_is_balanced():
 def test_embedded_begins_like_the_original():
     train = make_source(data(source="embedded"), "train")
     assert [train[i].label for i in range(10)] == [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]
-    assert train[0].image.sum() == 76247
+    assert train[0].content.sum() == 76247
 
 
 def test_embedded_pickles_without_its_pixels():
     source = make_source(data(source="embedded"), "train")
     packed = pickle.dumps(source)
     assert len(packed) < 1000
-    assert np.array_equal(pickle.loads(packed)[7].image, source[7].image)
+    assert np.array_equal(pickle.loads(packed)[7].content, source[7].content)
 
 
 def test_first_of_each_class():
@@ -82,7 +82,7 @@ def test_folder_order_and_labels(folder: Path):
     ]
     assert [source[i].label for i in range(5)] == [0, 0, 1, 1, 2]
     assert source.num_classes == 3
-    assert source[3].image == (folder / "train/b/2.png").read_bytes()
+    assert source[3].content == (folder / "train/b/2.png").read_bytes()
     copy = pickle.loads(pickle.dumps(source))
     assert copy.describe(4) == source.describe(4)
 
@@ -145,11 +145,11 @@ def test_tfds_reads_a_prepared_set():
         copy = pickle.loads(pickle.dumps(source))
         for index in (0, size - 1, 0):  # the second reading of 0 comes from memory
             example = source[index]
-            assert isinstance(example.image, np.ndarray)  # so small that it is kept as pixels
+            assert isinstance(example.content, np.ndarray)  # so small that it is kept as pixels
             assert example.label == index % 3
-            pixels = transforms.decode(example.image, 3)
+            pixels = transforms.decode(example.content, 3)
             assert np.array_equal(pixels, shape_image(tfds_split, index))
-            assert np.array_equal(copy[index].image, example.image)
+            assert np.array_equal(copy[index].content, example.content)
             assert copy[index].label == example.label
     assert source.describe(5) == "tiny_shapes/1.0.0 test record 5"
     part = make_source(data(**keys, train_split="train[:25%]"), "train")

@@ -46,7 +46,7 @@ def test_a_shuffled_part_is_the_same_every_time_and_of_distinct_examples() -> No
     one, two = shuffled_part(whole, 20), shuffled_part(whole, 20)
     assert names(one) == names(two)
     assert len(set(names(one))) == 20
-    assert one[3].image == whole[int(one.describe(3))].image
+    assert one[3].content == whole[int(one.describe(3))].content
     assert len(shuffled_part(whole, 99)) == 50
     assert one.num_classes == 4
     assert one.class_names == ("a", "b", "c", "d")

@@ -9,7 +9,7 @@ from amd_jax.data.randaugment import mean_fill, parse, rand_augment, random_eras
 from amd_jax.data.views import EvalView, TrainViews
 from tests.data.conftest import Numbers, make_config
 
-IMAGE = Numbers(1)[0].image
+IMAGE = Numbers(1)[0].content
 
 
 def test_training_views_are_cropped_flipped_augmented_and_erased_in_this_order():

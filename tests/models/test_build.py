@@ -18,7 +18,7 @@ def config(**changes: Any) -> ConfigDict:
 
 
 def test_patch_and_grid_follow_image_frames_and_tubelet() -> None:
-    video = config(model__frames=16, model__tubelet=2)
+    video = config(data__frames=16, model__tubelet=2)
     assert build.patch(video) == (2, 16, 16)
     assert build.grid(video) == (8, 14, 14)
     assert build.grid(config()) == (1, 14, 14)
@@ -86,7 +86,7 @@ def test_what_is_not_trained_is_not_built(changes: dict[str, Any], direct: tuple
 
 @pytest.mark.parametrize("who", ["student", "teacher"])
 def test_the_patch_embedding_of_a_clip_starts_as_videomaes_and_of_an_image_as_maes(who: str) -> None:
-    clip = config(model__frames=16, model__tubelet=2)
+    clip = config(data__frames=16, model__tubelet=2)
     assert build.encoder(clip, who).patch_init == "uniform"
     image = config(student__positions="sincos_1d", teacher__positions="sincos_1d")
     assert build.encoder(image, who).patch_init == "xavier"

@@ -74,7 +74,7 @@ def step_counts(config: Any) -> tuple[int, int, int, int]:
     [
         ("vitb", {}),
         ("vitb", {"student.cls_token": False}),
-        ("vitb", {"model.frames": 4, "model.tubelet": 2}),
+        ("vitb", {"data.frames": 4, "model.tubelet": 2}),
         ("vitb", {"method": "dmae", "align.projection": "linear_bias"}),
         ("demo", {}),
         ("demo", {"method": "mae"}),

@@ -11,6 +11,7 @@ from amd_jax.config import ConfigError
 from amd_jax.train import program, setup
 from configs import finetune_vitb_in1k, kd_vitb_in1k, vitb_in1k
 from tests.runs import tiny
+from tests.tpu import answer, needs_libtpu
 
 ONE = {"devices": jax.devices()[:1]}
 
@@ -81,3 +82,15 @@ def test_the_temporaries_of_a_step_fall_with_accumulation() -> None:
 def test_what_cannot_run_on_the_mesh_is_refused(changes: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         program.build(tiny(**changes), sharding.make_mesh(), examples=10_000, classes=10)
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_cpu_host_builds_and_compiles_the_step_of_a_tpu() -> None:
+    """In the TPU's types, whatever this host computes in."""
+    found = answer("tests.tpu_program")
+    assert found["dtype"] == "bfloat16"
+    assert found["teacher"] == ["bfloat16", "float32"]  # kernels, biases
+    assert found["bfloat16"]
+    assert found["all-reduce"]
+    assert found["temporaries"] > 0
