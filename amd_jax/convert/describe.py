@@ -89,11 +89,11 @@ def of_hf(config: Mapping[str, Any]) -> Facts:
 
 def of_run(config: ConfigDict) -> Facts:
     """What the config of a run says of what it trained; heads are seen in our own parameters."""
-    model = build.student(config)
+    model, patch = build.student(config), build.patch(config)
     return {
-        "patch": build.patch(config),
+        "patch": patch,
         "channels": len(config.data.mean),
-        "video": config.model.frames > 1,
+        "video": patch[0] * model.encoder.grid[0] > 1,
         "grid": model.encoder.grid,
         "heads": model.encoder.block.heads,
         "norm_eps": model.encoder.block.norm_eps,

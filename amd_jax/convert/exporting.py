@@ -19,7 +19,6 @@ from amd_jax.convert.names import entries, hf, official
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network
 from amd_jax.models.sizes import SIZES
 
-FORMATS = ("timm", "hf", "official")
 WEIGHTS = "model.safetensors"
 _WHY_DROPPED = {
     "timm": "timm's ViT is the encoder and a head",
@@ -124,7 +123,9 @@ def _tensors(found: Found, network: Network, form: str, rows: list[Row]) -> dict
     arrays = found.arrays | {name: array for name, array in fixed.items() if name not in found.arrays}
     written = entries.writable(table, arrays)
     theirs = {name: ", ".join(entry.theirs) for entry in written for name in entry.ours}
-    for name, array in found.arrays.items():
+    order = list(theirs)  # of the model, not of the file
+    for name in sorted(found.arrays, key=lambda n: order.index(n) if n in theirs else len(order)):
+        array = found.arrays[name]
         span = f"0-{len(array) - 1}" if len(array) > 1 else "0"
         if name in theirs:
             rows.append(Row("used", name, theirs[name].replace("{}", span), array.shape))
