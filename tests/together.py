@@ -13,11 +13,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from amd_jax.config import ConfigError
-from amd_jax.convert.tables import flatten
 from amd_jax.data import pipeline
 from amd_jax.data.sources import make_source
 from amd_jax.sharding import global_batch, make_mesh, replicated
 from amd_jax.train import setup
+from amd_jax.trees import flatten
 from configs import finetune_vitb_in1k, kd_vitb_in1k, vitb_in1k
 from tests.runs import untrained
 

@@ -67,34 +67,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from amd_jax.convert.describe import Facts
-    from amd_jax.convert.importing import headline, plan_import, run_import
-    from amd_jax.convert.report import summary
-    from amd_jax.convert.sources import read_stated
+    from amd_jax.convert.importing import run_import
 
-    given = Facts(
-        heads=args.heads,
-        decoder_heads=args.decoder_heads,
-        generator_heads=args.generator_heads,
-        grid=args.grid,
-    )
-    plan, said = plan_import(args.src, args.kind, given), read_stated(args.src)
-    lines = headline(plan.found) + said.lines()
-    lines += [str(row) for row in plan.rows] + [summary(plan.rows)]
-    print("\n".join(lines), flush=True)
-    if not args.dry_run:
-        print(f"wrote {run_import(plan, args.out, said)}")
-    return exits.DONE
+    names = ("heads", "decoder_heads", "generator_heads", "grid")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    return _wrote(run_import(args.src, "" if args.dry_run else args.out, args.kind, given))
 
 
 def _export(args: argparse.Namespace) -> int:
-    from amd_jax.convert.exporting import plan_export, run_export
-    from amd_jax.convert.report import summary
+    from amd_jax.convert.exporting import run_export
 
-    plan = plan_export(args.src, args.format)
-    print("\n".join([*map(str, plan.rows), summary(plan.rows)]), flush=True)
-    if not args.dry_run:
-        print(f"wrote {run_export(plan, args.out)}")
+    return _wrote(run_export(args.src, args.format, "" if args.dry_run else args.out))
+
+
+def _wrote(path: object) -> int:
+    if path:
+        print(f"wrote {path}")
     return exits.DONE
 
 

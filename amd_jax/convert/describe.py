@@ -1,178 +1,208 @@
-"""The sizes of everything in a file of a known layout, and the facts that its weights cannot show."""
+"""The model that a tree of parameters belongs to: sizes are read off its shapes, the rest are facts.
 
-import dataclasses
+A fact is what weights cannot show. Facts are stated by whoever imports, by config.json, by our own metadata
+or by a run's config, under these names: "heads", "decoder_heads", "generator_heads", "grid", "patch",
+"channels", "video", "norm_eps", "decoder_norm_eps", "fc_norm_eps", "positions", "decoder_positions",
+"embed_bias".
+"""
+
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from ml_collections import ConfigDict
+
 from amd_jax.config import ConfigError
-from amd_jax.convert import hf
-from amd_jax.convert.arch import Align, Arch, Decoder, Stack, Triple
-from amd_jax.convert.probe import Probe, guess_grid, guess_heads, position_kind
+from amd_jax.convert import guesses
+from amd_jax.convert.names.hf import VIDEOMAE_NORM_EPS
+from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network, Shape, Triple, times
+from amd_jax.models import build
+from amd_jax.models.blocks import BlockConfig
+from amd_jax.models.student import AlignConfig, DecoderConfig
+from amd_jax.models.vit import ViTConfig
+
+Facts = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """What weights cannot show; None where it is not known. Given by hand, config.json or our metadata."""
+def of_json(data: Mapping[str, Any]) -> Facts:
+    """What a description by `Network.to_json` says, but for its guesses.
 
-    heads: int | None = None
-    decoder_heads: int | None = None
-    generator_heads: int | None = None
-    grid: Triple | None = None
-    norm_eps: float | None = None
-    decoder_norm_eps: float | None = None
-    fc_norm_eps: float | None = None
-    positions: str | None = None
-    decoder_positions: str | None = None
-    embed_bias: bool | None = None
+    Raises:
+      KeyError, TypeError, ValueError, AttributeError: not what `to_json` wrote, or no size that a model has.
+    """
+    facts = {name: data[name] for name in ("channels", "positions", "video", "fc_norm_eps")}
+    facts |= {name: tuple(int(n) for n in data[name]) for name in ("grid", "patch")}
+    facts |= {name: data["encoder"][name] for name in ("heads", "norm_eps")}
+    if d := data["decoder"]:
+        facts |= {f"decoder_{name}": d[name] for name in ("positions", "norm_eps")}
+        facts |= {"decoder_heads": d["stack"]["heads"], "embed_bias": d["embed_bias"]}
+    if data["align"] and data["align"]["generator"]:
+        facts["generator_heads"] = data["align"]["generator"]["heads"]
+    for name, fact in facts.items():
+        if not _plausible(name, fact):
+            raise ValueError(f"{name} is {fact!r}")
+    return {name: fact for name, fact in facts.items() if name not in data["assumed"]}
 
-    def under(self, other: "Facts") -> "Facts":
-        """These, with those of `other` taking precedence."""
-        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        return Facts(**{k: mine[k] if theirs[k] is None else theirs[k] for k in mine})
 
-    @classmethod
-    def of(cls, arch: Arch) -> "Facts":
-        """Everything a description says, but for its guesses."""
-        d, a = arch.decoder, arch.align
-        known = cls(
-            heads=arch.encoder.heads,
-            decoder_heads=d.stack.heads if d else None,
-            generator_heads=a.generator.heads if a and a.generator else None,
-            grid=arch.grid,
-            norm_eps=arch.encoder.norm_eps,
-            decoder_norm_eps=d.norm_eps if d else None,
-            fc_norm_eps=arch.fc_norm_eps,
-            positions=arch.positions,
-            decoder_positions=d.positions if d else None,
-            embed_bias=d.embed_bias if d else None,
-        )
-        return dataclasses.replace(known, **dict.fromkeys(arch.assumed))
+def _plausible(name: str, fact: Any) -> bool:
+    """A description is as little to be trusted as the rest of a file: no size may exhaust the machine."""
+    if name in ("video", "embed_bias"):
+        return isinstance(fact, bool)
+    if name.endswith("positions"):
+        return fact in ("learned", "sincos_1d", "sincos_2d")
+    if name.endswith("norm_eps"):
+        return isinstance(fact, float) and fact > 0
+    if name in ("grid", "patch"):
+        return len(fact) == 3 and min(fact) > 0 and math.prod(fact) <= 10**6
+    return isinstance(fact, int) and 0 < fact <= 10**6
 
-    @classmethod
-    def of_hf(cls, config: Mapping[str, Any]) -> "Facts":
-        """What a config.json of transformers says.
 
-        Raises:
-          ConfigError: a model unlike ours, or not such a config.
-        """
-        if (act := config.get("hidden_act", "gelu")) != "gelu":
-            raise ConfigError(f"config.json: hidden_act is {act!r}, but our blocks have the exact GELU")
-        try:
-            return cls._of_hf(config)
-        except (TypeError, ValueError, ZeroDivisionError, AttributeError) as error:
-            raise ConfigError(f"config.json: its sizes are not readable ({error})") from error
+def of_hf(config: Mapping[str, Any]) -> Facts:
+    """What a config.json of transformers says.
 
-    @classmethod
-    def _of_hf(cls, config: Mapping[str, Any]) -> "Facts":
-        video = config.get("model_type") == "videomae"
-        eps = config.get("layer_norm_eps", 1e-12)
-        special = hf.VIDEOMAE_NORM_EPS if video else eps
+    Raises:
+      ConfigError: a model unlike ours, or not such a config.
+    """
+    if (act := config.get("hidden_act", "gelu")) != "gelu":
+        raise ConfigError(f"config.json: hidden_act is {act!r}, but our blocks have the exact GELU")
+    video = config.get("model_type") == "videomae"
+    eps = config.get("layer_norm_eps", 1e-12)
+    heads = config.get("decoder_num_attention_heads")
+    if heads is None and config.get("model_type") in ("vit_mae", "videomae"):
+        heads = 6 if video else 16  # the defaults, which config.json may leave out
+    try:
         image, patch = config.get("image_size", 224), config.get("patch_size", 16)
         (ih, iw), (ph, pw) = (x if isinstance(x, list) else (x, x) for x in (image, patch))
         frames = config.get("num_frames", 16) // config.get("tubelet_size", 2) if video else 1
-        heads = config.get("decoder_num_attention_heads")
-        if heads is None and config.get("model_type") in ("vit_mae", "videomae"):
-            heads = 6 if video else 16  # the defaults, which config.json may leave out
-        return cls(
-            heads=config.get("num_attention_heads", 12),
-            decoder_heads=heads,
-            grid=(frames, ih // ph, iw // pw),
-            norm_eps=eps,
-            decoder_norm_eps=special,
-            fc_norm_eps=special,
-        )
+        return {
+            "heads": int(config.get("num_attention_heads", 12)),
+            "decoder_heads": heads and int(heads),
+            "grid": (int(frames), int(ih // ph), int(iw // pw)),
+            "norm_eps": float(eps),
+            "decoder_norm_eps": VIDEOMAE_NORM_EPS if video else None,
+            "fc_norm_eps": VIDEOMAE_NORM_EPS if video else None,
+        }
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"config.json: its sizes are not readable ({error})") from error
 
 
-MakeStack = Callable[[str, str, int], Stack]
+def of_run(config: ConfigDict) -> Facts:
+    """What the config of a run says of what it trained; heads are seen in our own parameters."""
+    model, patch = build.student(config), build.patch(config)
+    return {
+        "patch": patch,
+        "channels": len(config.data.mean),
+        "video": patch[0] * model.encoder.grid[0] > 1,
+        "grid": model.encoder.grid,
+        "heads": model.encoder.block.heads,
+        "norm_eps": model.encoder.block.norm_eps,
+        "positions": model.encoder.positions,
+        "decoder_heads": model.decoder.block.heads,
+        "decoder_positions": model.decoder.positions,
+        "generator_heads": model.align.generator.heads if model.align and model.align.generator else None,
+    }
 
 
-def describe(probe: Probe, layout: str, facts: Facts) -> Arch:
-    """Reads the sizes off the shapes."""
-    is_hf, video = layout.startswith("hf_"), layout.endswith("video")
-    pretrain = probe.has("decoder_embed.weight", "decoder.decoder_embed.weight", "encoder_to_decoder.weight")
-    enc = "encoder." if layout == "video" and pretrain else ""
-    embed = "embeddings.patch_embeddings.projection" if is_hf else f"{enc}patch_embed.proj"
-    kernel = probe.shape(f"{embed}.weight")
-    if len(kernel) != (5 if video else 4):
-        raise ConfigError(f"{probe.source.path}: {embed}.weight is {list(kernel)}, not a convolution")
-    patch: Triple = (kernel[-3] if video else 1, kernel[-2], kernel[-1])
+def describe(shapes: Mapping[str, Shape], facts: Facts, tables: Mapping[str, np.ndarray]) -> Network:
+    """The model of a tree.
+
+    Args:
+      shapes: our names and shapes, of stacked layers; attention may lack the axis of its heads.
+      facts: "patch", "channels" and "video" must be there.
+      tables: the position tables in the file, `[(1 +) tokens, width]`, by our names.
+
+    Raises:
+      ConfigError: the tree is no ViT, or heads do not divide a width.
+    """
     assumed: list[str] = []
+    facts = {name: fact for name, fact in facts.items() if fact is not None}
+    patch, video, eps = facts["patch"], facts["video"], facts.get("norm_eps", 1e-6)
+    if _shape(shapes, "encoder/patch_embed/kernel")[0] != math.prod(patch) * facts["channels"]:
+        raise ConfigError(f"its patch embedding does not fit patches of {times(patch)} and its channels")
 
-    def stack(prefix: str, key: str, guess: int) -> Stack:
-        heads = getattr(facts, key)
-        if heads is None:
+    def stack(prefix: str, key: str, usual: int = 0) -> tuple[BlockConfig, int]:
+        first = f"{prefix}/blocks/layers"
+        depth, width = _shape(shapes, f"{first}/attn/qkv")[:2]
+        mlp_width = _shape(shapes, f"{first}/mlp/fc1/kernel")[-1]
+        bias = "".join(n for n in "qkv" if f"{first}/attn/{n}_bias" in shapes) or "none"
+        if key not in facts:
             assumed.append(key)
-        return probe.stack(prefix, heads or guess, facts.norm_eps or 1e-6)
+        usual = usual or guesses.heads(width, image_decoder=prefix == "decoder" and not video)
+        heads = facts.get(key, usual)
+        if heads < 1 or width % heads:
+            raise ConfigError(f"{heads} heads do not divide the width {width} of {prefix}")
+        return BlockConfig(width, heads, mlp_width, bias, eps), depth
 
-    encoder = stack("encoder.layer" if is_hf else f"{enc}blocks", "heads", guess_heads(kernel[0]))
-    cls_name, pos_name = f"{enc}cls_token", f"{enc}pos_embed"
-    if is_hf:
-        cls_name, pos_name = "embeddings.cls_token", "embeddings.position_embeddings"
-    cls_token = probe.has(cls_name)
-    grid = facts.grid
-    if grid is None:
-        tokens = probe.shape(pos_name)[-2] - cls_token if probe.has(pos_name) else None
-        grid = guess_grid(tokens, patch, video)
-        if tokens is None or video or math.isqrt(tokens) ** 2 != tokens:
-            assumed.append("grid")
-    fixed = "sincos_1d" if video else "sincos_2d"
-    positions = facts.positions or fixed
-    if probe.has(pos_name) and facts.positions is None:
-        positions = position_kind(probe.source.fetch(pos_name, None), grid, cls_token)
+    def kind(name: str, key: str) -> str:
+        if key not in facts and name in tables:
+            return guesses.position_kind(tables[name], grid, cls_token)
+        return facts.get(key, "sincos_1d" if video else "sincos_2d")
+
+    block, depth = stack("encoder", "heads")
+    cls_token = "encoder/cls_token" in shapes
+    tokens = len(tables[ENCODER_POSITIONS]) - cls_token if ENCODER_POSITIONS in tables else None
+    if "grid" not in facts and (tokens is None or video or math.isqrt(max(0, tokens)) ** 2 != tokens):
+        assumed.append("grid")
+    grid: Triple = facts["grid"] if "grid" in facts else guesses.grid(tokens, patch, video)
     decoder = align = None
-    if pretrain:
-        decoder = _decoder(probe, layout, facts, stack, grid, cls_token)
-        align = None if is_hf else _align(probe, layout, stack)
-    head = "classifier.weight" if is_hf else "head.weight"
-    return Arch(
-        encoder=encoder,
-        patch=patch,
-        channels=kernel[1],
-        grid=grid,
-        cls_token=cls_token,
-        positions=positions,
-        norm=probe.has("layernorm.weight" if is_hf else f"{enc}norm.weight"),
-        video=video,
+    if "decoder_embed/kernel" in shapes:
+        bias = facts.get("embed_bias", "decoder_embed/bias" in shapes)
+        blocks, layers = stack("decoder", "decoder_heads")
+        positions = kind(DECODER_POSITIONS, "decoder_positions")
+        decoder = DecoderConfig(blocks, layers, positions, bias, _other(facts.get("decoder_norm_eps"), eps))
+        align = _align(shapes, stack, positions, cls_token and not video)
+    head = shapes.get("head/kernel", (0,))
+    return Network(
+        ViTConfig(block, depth, grid, cls_token, kind(ENCODER_POSITIONS, "positions")),
+        patch,
+        facts["channels"],
+        video,
+        norm="encoder/norm/scale" in shapes,
         decoder=decoder,
         align=align,
-        classes=probe.shape(head)[0] if probe.has(head) else 0,
-        fc_norm=probe.has("fc_norm.weight"),
-        fc_norm_eps=facts.fc_norm_eps or encoder.norm_eps,
+        classes=head[-1],
+        fc_norm="fc_norm/scale" in shapes,
+        fc_norm_eps=_other(facts.get("fc_norm_eps"), eps),
         assumed=tuple(assumed),
     )
 
 
-def _decoder(
-    probe: Probe, layout: str, facts: Facts, stack: MakeStack, grid: Triple, cls_token: bool
-) -> Decoder:
-    embed, blocks, table = {
-        "image": ("decoder_embed", "decoder_blocks", "decoder_pos_embed"),
-        "video": ("encoder_to_decoder", "decoder.blocks", ""),
-        "hf_image": ("decoder.decoder_embed", "decoder.decoder_layers", "decoder.decoder_pos_embed"),
-        "hf_video": ("encoder_to_decoder", "decoder.decoder_layers", ""),
-    }[layout]
-    width = probe.shape(f"{embed}.weight")[0]
-    blocks_of = stack(blocks, "decoder_heads", guess_heads(width, image_decoder=bool(table)))
-    positions = facts.decoder_positions or ("sincos_2d" if table else "sincos_1d")
-    if table and probe.has(table) and facts.decoder_positions is None:
-        positions = position_kind(probe.source.fetch(table, None), grid, cls_token)
-    eps = facts.decoder_norm_eps or blocks_of.norm_eps
-    bias = probe.has(f"{embed}.bias") if facts.embed_bias is None else facts.embed_bias
-    return Decoder(blocks_of, bias, positions, eps)
-
-
-def _align(probe: Probe, layout: str, stack: MakeStack) -> Align | None:
-    prefix = "aligned_feature_projection_heads" if layout == "image" else "encoder.projection_heads"
-    mlps = 1 if probe.has(f"{prefix}.0.fc1.weight") else probe.count(f"{prefix}.0", r"fc1\.weight")
-    count = probe.count(prefix, r"(weight|fc1\.weight|0\.fc1\.weight)")
-    generators = probe.count("generators", r"blocks\.0\.norm1\.weight")
-    if not count:
+def _align(shapes: Mapping[str, Shape], stack: Any, positions: str, cls_token: bool) -> AlignConfig | None:
+    """As many projections and generators as there are, all at the first layer: which ones, nobody says."""
+    projections = len({name.split("/")[0] for name in shapes if name.startswith("projection_")})
+    generators = len({name.split("/")[0] for name in shapes if name.startswith("generator_")})
+    if not projections:
         return None
-    first = f"{prefix}.0" if not mlps else f"{prefix}.0.fc1" if mlps == 1 else f"{prefix}.0.0.fc1"
-    width = probe.shape(f"{first}.weight")[0]
-    generator = None
-    if generators:
-        # One head for 64 features, as the published code has it at any width.
-        generator = stack("generators.0.blocks", "generator_heads", max(1, width // 64))
-    return Align(width, count, probe.has(f"{first}.bias"), generators, generator, mlps)
+    mlps = len(
+        [name for name in shapes if name.startswith("projection_0/mlp_") and name.endswith("fc1/kernel")]
+    )
+    width = _shape(shapes, "projection_0/mlp_0_fc1/kernel" if mlps else "projection_0/kernel")[-1]
+    # One head for 64 features, as the published code has it at any width.
+    generator, depth = (
+        stack("generator_0", "generator_heads", max(1, width // 64)) if generators else (None, 2)
+    )
+    return AlignConfig(
+        teacher_width=width,
+        student_direct=(1,) * projections,
+        teacher_direct=(1,) * projections,
+        student_gen=(1,) * generators,
+        teacher_gen=(1,) * generators,
+        generator=generator,
+        generator_depth=depth,
+        positions="sincos_2d" if positions == "learned" else positions,
+        projection_bias="projection_0/bias" in shapes or bool(mlps),
+        projection_mlps=mlps,
+        cls_token=cls_token,
+    )
+
+
+def _other(eps: float | None, usual: float) -> float | None:
+    """An epsilon where it is not the blocks'."""
+    return None if eps == usual else eps
+
+
+def _shape(shapes: Mapping[str, Shape], name: str) -> Shape:
+    if name not in shapes:
+        raise ConfigError(f"no {name} in it, so it is no ViT of a known kind")
+    return shapes[name]

@@ -1,20 +1,19 @@
-"""What a file is, from its names and shapes: its kind, and the sizes of everything in it."""
+"""What a file is: its kind, the model it belongs to, and its weights under our own names."""
 
 import dataclasses
-import functools
 import json
-import math
 import re
 from collections.abc import Mapping
-from typing import Any
+
+import numpy as np
 
 from amd_jax.config import ConfigError
-from amd_jax.convert import hf, official
-from amd_jax.convert.arch import Arch
-from amd_jax.convert.describe import Facts, describe
-from amd_jax.convert.probe import Probe
-from amd_jax.convert.readers import METADATA_KEY, Info, Source
-from amd_jax.convert.tables import Entry, same, their_names
+from amd_jax.convert import describe
+from amd_jax.convert.account import Row, condense
+from amd_jax.convert.files.tensors import METADATA_KEY, Source
+from amd_jax.convert.names import entries, hf, official
+from amd_jax.convert.names.entries import Entry
+from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network, Shape
 
 # Kind -> (layout, task or "" for any, what it is). Kinds of one layout and task have the same names and
 # shapes; which of them a file is can then only be said by whoever knows where it comes from.
@@ -40,6 +39,8 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "amd_jax": ("ours", "", "a checkpoint of this package"),
 }
 
+_KERNELS = ("patch_embeddings.projection.weight", "patch_embed.proj.weight")  # transformers' and all others'
+
 # Kinds whose weights were trained on pixels of one or another mean and std; all others on ImageNet's.
 OF_ANY_PIXELS = ("timm_vit", "hf_vit", "hf_vit_classifier", "amd_jax")
 
@@ -52,9 +53,6 @@ _UNUSED = [
 ]
 
 
-_COUNTS = ("depth", "projections", "generators", "mlps", "grid", "patch")
-
-
 @dataclasses.dataclass(frozen=True)
 class Found:
     """A recognised source.
@@ -62,231 +60,233 @@ class Found:
     Attributes:
       kind: a name of `KINDS`.
       why: what gave it away.
-      arch: the sizes.
-      file: the tensors under the names in the file.
-      names: the names that `table` uses to those in the file.
+      source: the file.
+      network: the model.
+      arrays: our names to stored numbers, layers stacked; fixed position tables are not among them.
+      origin: our names to theirs, in which `{}` is the number of a layer; of a checkpoint of ours empty.
+      shapes: our names and shapes of everything that the kind of file should have.
+      unused: the account of weights that no model of ours has.
     """
 
     kind: str
     why: str
-    layout: str
-    arch: Arch
-    file: Source
-    names: dict[str, str]
+    source: Source
+    network: Network
+    arrays: dict[str, np.ndarray]
+    origin: dict[str, list[str]]
+    shapes: dict[str, Shape]
+    unused: list[Row]
 
-    @functools.cached_property
-    def table(self) -> list[Entry]:
-        """Everything but position tables, theirs to ours."""
-        if self.layout == "ours":
-            return _our_table(self.arch)
-        return hf.table(self.arch) if self.layout.startswith("hf_") else official.table(self.arch)
+    @property
+    def ours(self) -> bool:
+        """Whether it is a checkpoint of this package."""
+        return self.kind == "amd_jax"
 
-    @functools.cached_property
-    def source(self) -> Source:
-        """The tensors under the names that `table` uses."""
-        return _layers(self.file, self.arch) if self.layout == "ours" else self.file.renamed(self.names)
-
-    @functools.cached_property
-    def positions(self) -> dict[str, str]:
-        """Our position tables to theirs, of those in the file."""
-        if self.layout == "ours":
-            both = {n: n for n in (official.ENCODER_POSITIONS, official.DECODER_POSITIONS)}
-        elif self.layout.startswith("hf_"):
-            both = hf.positions(self.arch)
-        else:
-            both = official.positions(self.arch)
-        return {ours: theirs for ours, theirs in both.items() if theirs in self.source.infos}
-
-    @functools.cached_property
-    def unused(self) -> dict[str, str]:
-        """Weights that no model of ours has, by the names of `source`, and the reason."""
-        expected = {n for entry in self.table for n in their_names(entry)} | {*self.positions.values()}
-        rest = self.source.infos.keys() - expected
-        reasons = ((n, next((why for p, why in _UNUSED if re.search(p, n)), "")) for n in rest)
-        return {name: why for name, why in sorted(reasons) if why}
-
-    def name_in_file(self, name: str) -> str:
-        """Where a tensor of `source` comes from."""
-        return self.names.get(name, name)
-
-    def layers_in_file(self, name: str, start: int, stop: int) -> str:
-        """The names of `source` for some layers, `{}` being the number, as one name of the file."""
-        first = self.name_in_file(name.format(start)).removesuffix(f"/{start}")
+    def called(self, name: str, start: int = 0, stop: int = 1) -> str:
+        """What the file calls a parameter of ours, or some layers of it."""
         span = str(start) if stop - start == 1 else f"{start}-{stop - 1}"
-        before, number, after = first.rpartition(f".{start}.")  # the layer is the last number in a name
-        return f"{before}.{span}.{after}" if number else first
+        return ", ".join(theirs.replace("{}", span) for theirs in self.origin.get(name, [name]))
 
-    def taken_as(self, arch: Arch) -> "Found":
+    def taken_as(self, network: Network) -> "Found":
         """The same file with other guesses."""
-        return dataclasses.replace(self, arch=arch)
+        arrays = {name: network.cut_heads(name, array) for name, array in self.arrays.items()}
+        return dataclasses.replace(self, network=network, arrays=arrays)
 
 
-def recognise(source: Source, kind: str = "", given: Facts | None = None) -> Found:
+def recognise(source: Source, kind: str = "", given: describe.Facts | None = None) -> Found:
     """Finds out what a source holds.
 
     Args:
-      source: the opened file.
+      source: the file.
       kind: a name of `KINDS` if the user insists on it.
       given: facts stated by the user; they win.
 
     Raises:
-      ConfigError: nothing that is known, or not of the `kind` asked for.
+      ConfigError: nothing that is known, not of the `kind` asked for, or not what its kind has.
     """
     if kind and kind not in KINDS:
         raise ConfigError(f"no kind is called {kind!r}; there are {', '.join(KINDS)}")
-    layout, names = _layout(source)
-    if layout == "ours":
+    given = given or {}
+    if any(name.endswith("/layers/attn/qkv") for name in source.arrays):
         if kind not in ("", "amd_jax"):
             raise ConfigError(f"{source.path}: not {kind}, but a checkpoint of this package (amd_jax)")
-        return _ours(source, given or Facts())
-    stated = _stated(source)  # our own exports say more than their config.json: what was a guess stays one
-    facts = Facts.of(stated) if stated else Facts.of_hf(source.config) if source.config else Facts()
-    arch = describe(Probe(source.renamed(names)), layout, facts.under(given or Facts()))
-    found, why = _kind(layout, arch, source, names)
+        return _ours(source, given)
+    layout, names, embed = _layout(source)
+    theirs = {name: source.arrays[old] for name, old in names.items()}
+    # Our own exports say more than their config.json: what was a guess stays one.
+    facts = _stated(source) or (describe.of_hf(source.config) if source.config else {})
+    try:
+        table, network = _described(theirs, layout, source.arrays[embed].shape, facts, given)
+    except (ConfigError, ValueError, IndexError) as error:
+        raise ConfigError(f"{source.path}: {' '.join(str(error).split())}") from error
+    found, why = _kind(layout, network, source)
     if kind:
         asked_layout, asked_task, what = KINDS[kind]
-        if asked_layout != layout or asked_task not in ("", arch.task):
+        if asked_layout != layout or asked_task not in ("", network.task):
             raise ConfigError(f"{source.path}: not {kind} ({what}), it looks like {found}: {why}")
         found, why = kind, "as you said; names and shapes agree"
-    return Found(found, why, layout, arch, source, names)
+    return _read(Found(found, why, source, network, {}, {}, {}, []), table, theirs, names)
 
 
 def original_kind(found: Found) -> str:
     """What a source is, and of an imported folder what it was imported from."""
-    if found.layout != "ours":
+    if not found.ours or METADATA_KEY not in found.source.metadata:
         return found.kind
-    return str(json.loads(found.file.metadata[METADATA_KEY]).get("kind", found.kind))
+    return str(json.loads(found.source.metadata[METADATA_KEY]).get("kind", found.kind))
 
 
-def _layout(source: Source) -> tuple[str, dict[str, str]]:
-    """The layout, and the names that its table uses to the names in the file."""
-    names = dict.fromkeys(source.infos)
-    if any(n.endswith("/layers/attn/qkv") for n in names):
-        return "ours", {n: n for n in names}
-    stripped = {n: n for n in names}
+def _ours(source: Source, given: describe.Facts) -> Found:
+    """Weights under our own names, whatever they are; the rest is stated beside them."""
+    if given.keys() - {"grid"}:
+        raise ConfigError(f"{source.path}: imported already; give the heads when importing from the original")
+    tables = {n: source.arrays[n] for n in (ENCODER_POSITIONS, DECODER_POSITIONS) if n in source.arrays}
+    shapes = {name: array.shape for name, array in source.arrays.items()}
+    facts = _stated(source)
+    try:
+        facts = describe.of_run(source.run) if source.run else facts
+        if facts is None:
+            raise ConfigError("our names, but no description of the sizes; import it anew")
+        network = describe.describe(shapes, facts | given, tables)
+        arrays = {name: network.cut_heads(name, array) for name, array in source.arrays.items()}
+    except (ValueError, IndexError, AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise ConfigError(f"{source.path}: {' '.join(str(error).split())}") from error
+    shapes = {name: array.shape for name, array in arrays.items()}
+    return Found("amd_jax", "this package's names", source, network, arrays, {}, shapes, [])
+
+
+def _stated(source: Source) -> describe.Facts | None:
+    """The description that our own files carry."""
+    text = source.metadata.get(METADATA_KEY)
+    if text is None:
+        return None
+    try:
+        return describe.of_json(json.loads(text)["arch"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{source.path}: its description under {METADATA_KEY!r} is not readable") from error
+
+
+def _layout(source: Source) -> tuple[str, dict[str, str], str]:
+    """The layout, the names that its table uses to the names in the file, and that of the patch embedding."""
+    names = {n: n for n in source.arrays}
     for prefix in ("module.", "_orig_mod.", "model.", "backbone."):
-        if stripped and all(n.startswith(prefix) for n in stripped):
-            stripped = {n.removeprefix(prefix): old for n, old in stripped.items()}
-    kernel = next((n for n in stripped if n.endswith("patch_embeddings.projection.weight")), None)
-    if kernel:
-        video = len(source.infos[stripped[kernel]].shape) == 5
-        named = {hf.published_name(n, video): old for n, old in stripped.items()}
-        if len(named) != len(stripped):
-            raise ConfigError(f"{source.path}: the same weight under two of transformers' spellings")
-        return "hf_video" if video else "hf_image", named
-    kernel = next((n for n in stripped if n.endswith("patch_embed.proj.weight")), None)
+        if names and all(n.startswith(prefix) for n in names):
+            names = {n.removeprefix(prefix): old for n, old in names.items()}
+    kernel = next((n for n in names if n.endswith(_KERNELS)), None)
     if kernel is None:
         some = ", ".join(list(names)[:4]) or "nothing"
         raise ConfigError(
             f"{source.path}: no patch embedding of a known kind in it; it has {some}, …; known are "
             f"{', '.join(KINDS)}"
         )
-    video = len(source.infos[stripped[kernel]].shape) == 5
-    if all(n.startswith("encoder.") for n in stripped):
-        stripped = {n.removeprefix("encoder."): old for n, old in stripped.items()}
-    return "video" if video else "image", stripped
+    video, old = source.arrays[names[kernel]].ndim == 5, names[kernel]
+    if kernel.endswith(_KERNELS[0]):
+        named = {hf.published_name(n, video): old for n, old in names.items()}
+        if len(named) != len(names):
+            raise ConfigError(f"{source.path}: the same weight under two of transformers' spellings")
+        return "hf_video" if video else "hf_image", named, old
+    if all(n.startswith("encoder.") for n in names):
+        names = {n.removeprefix("encoder."): old for n, old in names.items()}
+    return "video" if video else "image", names, old
 
 
-def _kind(layout: str, arch: Arch, source: Source, names: Mapping[str, str]) -> tuple[str, str]:
+def _described(
+    theirs: dict[str, np.ndarray], layout: str, kernel: Shape, facts: describe.Facts, given: describe.Facts
+) -> tuple[list[Entry], Network]:
+    """The table of a file's names, and its model."""
+    if len(kernel) not in (4, 5):
+        raise ConfigError(f"its patch embedding is {list(kernel)}, not a convolution")
+    parts = entries.Parts.of_names(theirs, kernel)
+    table = (hf if layout.startswith("hf_") else official).table(parts)
+    there = entries.present(table, theirs)
+    both = (ENCODER_POSITIONS, DECODER_POSITIONS)
+    tables = {e.ours[0]: e.read([theirs[e.theirs[0]]])[0] for e in there if e.ours[0] in both}
+    seen = {"patch": parts.patch, "channels": parts.channels, "video": parts.video}
+    network = describe.describe(entries.first_shapes(there, theirs), facts | seen | given, tables)
+    network.shapes()  # whether a model has such sizes
+    return table, network
+
+
+def _read(found: Found, table: list[Entry], theirs: dict[str, np.ndarray], names: dict[str, str]) -> Found:
+    """Everything under our names; strict."""
+    shapes = found.network.shapes()
+    there = entries.present(table, theirs)
+    covered = {name for entry in there for name in entry.ours}
+    absent = [e for e in table if covered.isdisjoint(e.ours) and not never_saved(e.ours[0])]
+    expected = [e for e in [*there, *absent] if all(name in shapes for name in e.ours)]
+    tables = {e.theirs[0]: e for e in there if e.ours[0] in (ENCODER_POSITIONS, DECODER_POSITIONS)}
+    wanted = {name for e in expected for name in e.names(shapes[e.ours[0]][0])}
+    rest = sorted(theirs.keys() - wanted - tables.keys())
+    reasons = {name: next((why for p, why in _UNUSED if re.search(p, name)), "") for name in rest}
+    parts = []
+    if extra := [names[name] for name, why in reasons.items() if not why]:
+        parts.append("in the file but unknown: " + condense(extra))
+    if missing := sorted(wanted - theirs.keys()):
+        parts.append("expected but not in the file: " + condense(missing))
+    if wrong := [text for e in expected for text in _misfits(e, shapes, theirs, names)]:
+        more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
+        parts.append("of another shape or type: " + "; ".join(wrong[:4]) + more)
+    if parts:
+        raise ConfigError(f"{found.source.path}: does not fit {found.kind}: {'; '.join(parts)}")
+    read = [e for e in expected if e in there]
+    return dataclasses.replace(
+        found,
+        arrays=entries.read(read, theirs, found.network),
+        origin={o: [_in_file(t, names) for t in e.theirs] for e in [*read, *tables.values()] for o in e.ours},
+        shapes=shapes,
+        unused=[Row("dropped", names[n], "", theirs[n].shape, why) for n, why in reasons.items()],
+    )
+
+
+def never_saved(name: str) -> bool:
+    """AMD's released code keeps its generators' mask tokens in a plain list, so they are not in its files."""
+    return bool(re.fullmatch(r"generator_\d+/mask_token", name))
+
+
+def _misfits(
+    entry: Entry, shapes: Mapping[str, Shape], theirs: Mapping[str, np.ndarray], names: Mapping[str, str]
+) -> list[str]:
+    """Lines about arrays of another shape or type than they should be."""
+    out = []
+    for template, shape in zip(entry.theirs, entries.their_shapes(entry, shapes), strict=True):
+        for name in (template.format(i) for i in range(shapes[entry.ours[0]][0] if entry.stacked else 1)):
+            array = theirs.get(name)
+            if array is not None and array.shape != shape:
+                out.append(f"{names[name]} is {list(array.shape)}, expected {list(shape)}")
+            elif array is not None and array.dtype.kind not in "fV":  # bfloat16 is of kind V
+                out.append(f"{names[name]} holds {array.dtype}, not numbers with a fraction")
+    return out
+
+
+def _in_file(template: str, names: Mapping[str, str]) -> str:
+    """A name of a table as the file has it: with its prefix, or in another spelling."""
+    if "{}" not in template:
+        return names[template]
+    before, _, after = names[template.format(0)].rpartition(".0.")  # the layer is the last number in a name
+    return f"{before}.{{}}.{after}"
+
+
+def _kind(layout: str, network: Network, source: Source) -> tuple[str, str]:
     """The likeliest kind, and what speaks for it."""
-    task = arch.task
-    if layout == "hf_image":
-        kind = {"encoder": "hf_vit", "classifier": "hf_vit_classifier", "pretrain": "hf_vitmae"}[task]
-        return kind, "transformers' names, image patches"
-    if layout == "hf_video":
-        kind = {"encoder": "hf_videomae_encoder", "classifier": "hf_videomae_classifier"}.get(
-            task, "hf_videomae"
-        )
-        return kind, "transformers' names, tubelets"
+    task, encoder = network.task, network.encoder
+    if layout.startswith("hf_"):
+        kind = next(k for k, (of, does, _) in KINDS.items() if (of, does) == (layout, task))
+        return kind, f"transformers' names, {'tubelets' if network.video else 'image patches'}"
     if layout == "video":
-        if arch.align:
+        if network.align:
             return "amd_pretrain", "projection heads beside a video decoder"
         # The giant's MLP is 48/11 of its width; Kinetics-710 is VideoMAE v2's own set of labels.
-        if arch.encoder.mlp_width * 11 == arch.encoder.width * 48 or arch.classes == 710:
-            return (
-                "videomae_v2",
-                f"width {arch.encoder.width}, MLP {arch.encoder.mlp_width}, {arch.classes} classes",
-            )
+        width, mlp = encoder.block.width, encoder.block.mlp_width
+        if mlp * 11 == width * 48 or network.classes == 710:
+            return "videomae_v2", f"width {width}, MLP {mlp}, {network.classes} classes"
         if task == "classifier":
             return "videomae_finetuned", "tubelets and a head (AMD's fine-tuned students have the same names)"
         return f"videomae_{task}", "tubelets" + (" and a decoder" if task == "pretrain" else ", no head")
-    if arch.align or any(n.startswith("aligned_feature_projection_heads") for n in names):
+    if network.align:
         return "dmae_pretrain", "feature projection heads beside MAE's decoder"
     if task == "pretrain":
         return "mae_full", "MAE's encoder and decoder"
     if source.wrapper and task == "classifier":
         return "mae_finetuned", f"a head, in a checkpoint's {source.wrapper!r} (DMAE's have the same names)"
-    if arch.positions == "sincos_2d" and task == "encoder":
+    if encoder.positions == "sincos_2d" and task == "encoder":
         return "mae_encoder", "no head, MAE's fixed position table"
     return "timm_vit", "timm's names" + (", with a head" if task == "classifier" else ", no head")
-
-
-def _stated(source: Source) -> Arch | None:
-    """The description that our own files carry."""
-    text = source.metadata.get(METADATA_KEY)
-    if text is None:
-        return None
-    try:
-        data = json.loads(text)["arch"]
-        _check_numbers(data)
-        return Arch.from_json(data)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{source.path}: its description under {METADATA_KEY!r} is not readable") from error
-
-
-def _check_numbers(data: Any, key: str = "") -> None:
-    """A description is as little to be trusted as the rest of a file: no size may exhaust the machine.
-
-    Raises:
-      ValueError: a number that no model has.
-    """
-    if isinstance(data, dict):
-        for name, value in data.items():
-            _check_numbers(value, name)
-    elif isinstance(data, list):
-        for value in data:
-            _check_numbers(value, key)
-    elif isinstance(data, int) and not 0 <= data <= (1000 if key in _COUNTS else 10**6):
-        raise ValueError(f"{key} is {data}")
-
-
-def _ours(source: Source, given: Facts) -> Found:
-    """Weights under our own names; the description says what the shapes do not."""
-    arch = _stated(source)
-    if arch is None:
-        raise ConfigError(f"{source.path}: our names, but no description of the sizes; import it anew")
-    if given.heads or given.decoder_heads:
-        raise ConfigError(f"{source.path}: imported already; give the heads when importing from the original")
-    arch = dataclasses.replace(arch, grid=given.grid or arch.grid)
-    return Found("amd_jax", "this package's names", "ours", arch, source, {})
-
-
-def _our_table(arch: Arch) -> list[Entry]:
-    tables = (official.ENCODER_POSITIONS, official.DECODER_POSITIONS)
-    shapes = {name: shape for name, shape in arch.shapes().items() if name not in tables}
-    return [
-        same(name, f"{name}/{{}}", depth=shape[0]) if "blocks/layers/" in name else same(name, name)
-        for name, shape in shapes.items()
-    ]
-
-
-def _layers(source: Source, arch: Arch) -> Source:
-    """Stacked arrays as one tensor for each layer, `…/attn/qkv/0`; heads cut as `arch` says."""
-    shapes = arch.shapes()
-    infos: dict[str, Info] = {}
-    home: dict[str, tuple[str, int | None]] = {}
-    for name, info in source.infos.items():
-        if "blocks/layers/" not in name:
-            infos[name], home[name] = info, (name, None)
-            continue
-        want = shapes.get(name, info.shape)
-        # How features are shared out among heads is a matter of the shape alone.
-        shape = want if "/attn/" in name and math.prod(want) == math.prod(info.shape) else info.shape
-        for i in range(shape[0]):
-            infos[f"{name}/{i}"], home[f"{name}/{i}"] = Info(shape[1:], info.dtype), (name, i)
-
-    def fetch(name: str, layer: int | None) -> Any:
-        assert layer is None
-        return source.fetch(*home[name]).reshape(infos[name].shape)
-
-    return dataclasses.replace(source, infos=infos, fetch=fetch)

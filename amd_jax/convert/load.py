@@ -5,24 +5,23 @@ not simply copied is in the report.
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from amd_jax.config import ConfigError
-from amd_jax.convert.arch import Arch, Triple
+from amd_jax.convert.account import Row, summary
+from amd_jax.convert.files.opening import open_source
 from amd_jax.convert.importing import headline
 from amd_jax.convert.kinds import Found, recognise
-from amd_jax.convert.plan import Plan, make_plan
-from amd_jax.convert.report import Row, summary
-from amd_jax.convert.sources import open_source
-from amd_jax.convert.tables import nest
+from amd_jax.convert.matching import Want, match
+from amd_jax.convert.network import Triple, parameter_shapes
+from amd_jax.models.blocks import BlockConfig
+from amd_jax.models.classifier import Classifier
 from amd_jax.models.sizes import SIZES
-
-if TYPE_CHECKING:
-    from amd_jax.models.classifier import Classifier
-    from amd_jax.models.student import Student
-    from amd_jax.models.vit import ViTConfig
+from amd_jax.models.student import Student
+from amd_jax.models.vit import ViT, ViTConfig
+from amd_jax.trees import nest
 
 _BEFORE_NORM = {"encoder/norm": "features are taken before the final norm"}
 _NO_DECODER = {"decoder": "decoder not needed"}
@@ -58,7 +57,7 @@ class Loaded:
 
 def load_encoder(
     src: str,
-    want: "ViTConfig",
+    want: ViTConfig,
     patch: Triple,
     channels: int,
     *,
@@ -69,7 +68,7 @@ def load_encoder(
     """An encoder, cut to `want.depth` blocks; every parameter is there, so `new` is empty.
 
     Args:
-      src: see `sources.open_source`.
+      src: see `opening.open_source`.
       want: the encoder to fill.
       patch: frames, height and width of a token.
       channels: colour channels.
@@ -80,121 +79,109 @@ def load_encoder(
     Raises:
       ConfigError: unreadable, unknown, or not the encoder that is wanted.
     """
-    arch = Arch.of_encoder(want, patch, channels, final_norm=final_norm)
     reasons = _NO_DECODER | _NO_HEAD | _NO_ALIGN | ({} if final_norm else _BEFORE_NORM)
-    loaded = _load(src, arch, kind, who, reasons)
+    loaded = _load(src, ViT(want, final_norm), patch, channels, kind, who, reasons)
     inner = loaded.params["encoder"]
     for name, shape in loaded.new.items():
         # A fine-tuned model with mean pooling has no final norm: it starts as one does.
-        inner.setdefault("norm", {})[name.split("/")[-1]] = (
-            np.ones(shape, np.float32) if name.endswith("scale") else np.zeros(shape, np.float32)
-        )
+        if name not in ("encoder/norm/scale", "encoder/norm/bias"):
+            raise ConfigError(f"{who}.weights: {src} has no {', '.join(loaded.new)}: give a later checkpoint")
+        start = np.ones if name.endswith("scale") else np.zeros
+        inner.setdefault("norm", {})[name.split("/")[-1]] = start(shape, np.float32)
     return dataclasses.replace(loaded, params=inner, new={})
 
 
-def load_student(src: str, student: "Student", patch: Triple, channels: int, kind: str = "") -> Loaded:
+def load_student(src: str, student: Student, patch: Triple, channels: int, kind: str = "") -> Loaded:
     """A pre-training model: its encoder at least, and of decoder and heads what has the same sizes."""
-    arch = Arch.of_student(student, patch, channels)
-    return _load(src, arch, kind, "student", _NO_HEAD | _NO_ALIGN)
+    return _load(src, student, patch, channels, kind, "student", _NO_HEAD | _NO_ALIGN)
 
 
 def load_classifier(
-    src: str, classifier: "Classifier", patch: Triple, channels: int, kind: str = "", who: str = "student"
+    src: str, classifier: Classifier, patch: Triple, channels: int, kind: str = "", who: str = "student"
 ) -> Loaded:
     """A classifier: its encoder at least, and the head if the file has one of the same size."""
-    arch = Arch.of_classifier(classifier, patch, channels)
-    reasons = {"encoder/norm": "this classifier normalises after pooling"} if arch.fc_norm else {}
-    return _load(src, arch, kind, who, _NO_DECODER | _NO_ALIGN | reasons)
+    reasons = {"encoder/norm": "this classifier normalises after pooling"} if classifier.pool != "cls" else {}
+    return _load(src, classifier, patch, channels, kind, who, _NO_DECODER | _NO_ALIGN | reasons)
 
 
-def _load(src: str, want: Arch, kind: str, who: str, reasons: dict[str, str]) -> Loaded:
-    found = _with_wanted_guesses(recognise(open_source(src), kind), want)
-    _check(found, want, who)
-    plan = make_plan(found, want, reasons)
-    plan.rows += _epsilons(found.arch, want)
-    return Loaded(nest(_arrays(plan)), plan.new, plan.rows, headline(found))
+def _load(
+    src: str,
+    model: Student | Classifier | ViT,
+    patch: Triple,
+    channels: int,
+    kind: str,
+    who: str,
+    reasons: dict[str, str],
+) -> Loaded:
+    shapes = parameter_shapes(model, patch[0] * patch[1] * patch[2] * channels)
+    encoder = model.config if isinstance(model, ViT) else model.encoder
+    if isinstance(model, ViT):
+        shapes = {f"encoder/{name}": shape for name, shape in shapes.items()}
+    want = Want(shapes, encoder, patch, model.decoder if isinstance(model, Student) else None)
+    align = model.align if isinstance(model, Student) else None
+    found = _with_wanted_guesses(recognise(open_source(src), kind), want, align.generator if align else None)
+    _check(found, want, channels, who)
+    whole = match(found, want, reasons)
+    have, here = found.network.encoder.block.norm_eps, encoder.block.norm_eps
+    if have != here:  # it is no weight, and so is easily overlooked
+        text = f"the file's norms were trained with epsilon {have:g}, here it is {here:g}"
+        whole.rows.append(Row("note", "", "", (), text))
+    arrays = {name: np.array(array, np.float32, order="C") for name, array in whole.arrays.items()}
+    return Loaded(nest(arrays), whole.new, whole.rows, headline(found))
 
 
-def _arrays(plan: Plan) -> dict[str, np.ndarray]:
-    """Our parameters in float32, one copy."""
-    shapes = plan.want.shapes()
-    out: dict[str, np.ndarray] = {}
-
-    def put(name: str, layer: int | None, array: np.ndarray) -> None:
-        if name not in out:
-            out[name] = np.empty(shapes[name], np.float32)
-        out[name][... if layer is None else layer] = array
-
-    plan.run(put)
-    return out
-
-
-def _with_wanted_guesses(found: Found, want: Arch) -> Found:
+def _with_wanted_guesses(found: Found, want: Want, generator: BlockConfig | None) -> Found:
     """Where the file does not show a fact, the config's word for it is taken."""
-    a, assumed = found.arch, set(found.arch.assumed)
-    if "heads" in assumed and a.encoder.width % want.encoder.heads == 0:
-        a = dataclasses.replace(a, encoder=dataclasses.replace(a.encoder, heads=want.encoder.heads))
-    if "decoder_heads" in assumed and a.decoder and want.decoder:
-        heads = want.decoder.stack.heads
-        if a.decoder.stack.width % heads == 0:
-            stack = dataclasses.replace(a.decoder.stack, heads=heads)
-            a = dataclasses.replace(a, decoder=dataclasses.replace(a.decoder, stack=stack))
-    both = a.align and want.align and a.align.generator and want.align.generator
-    if "generator_heads" in assumed and both:
-        assert a.align is not None
-        assert a.align.generator is not None
-        assert want.align is not None
-        assert want.align.generator is not None
-        if a.align.teacher_width % want.align.generator.heads == 0:
-            generator = dataclasses.replace(a.align.generator, heads=want.align.generator.heads)
-            a = dataclasses.replace(a, align=dataclasses.replace(a.align, generator=generator))
-    if "grid" in assumed and a.positions != "learned":
-        a = dataclasses.replace(a, grid=want.grid)
-    return found.taken_as(a)
+    n = found.network
+
+    def heads(fact: str, have: BlockConfig, wanted: BlockConfig | None) -> BlockConfig:
+        if fact not in n.assumed or wanted is None or have.width % wanted.heads:
+            return have
+        return dataclasses.replace(have, heads=wanted.heads)
+
+    encoder = dataclasses.replace(n.encoder, block=heads("heads", n.encoder.block, want.encoder.block))
+    if "grid" in n.assumed and encoder.positions != "learned":
+        encoder = dataclasses.replace(encoder, grid=want.encoder.grid)
+    decoder, align = n.decoder, n.align
+    if decoder and want.decoder:
+        block = heads("decoder_heads", decoder.block, want.decoder.block)
+        decoder = dataclasses.replace(decoder, block=block)
+    if align and align.generator:
+        block = heads("generator_heads", align.generator, generator)
+        align = dataclasses.replace(align, generator=block)
+    return found.taken_as(dataclasses.replace(n, encoder=encoder, decoder=decoder, align=align))
 
 
-def _check(found: Found, want: Arch, who: str) -> None:
+def _check(found: Found, want: Want, channels: int, who: str) -> None:
     """The encoder must be the one the config describes; each line says which key to set."""
-    have, h, w = found.arch, found.arch.encoder, want.encoder
-
-    def fail(what: str, has: Any, asks: Any, key: str) -> None:
-        where = f"{who}.weights: {found.file.path} ({found.kind})"
-        raise ConfigError(f"{where} has {what} {has}, the config asks for {asks}; set {key}")
-
-    if (h.width, h.mlp_width) != (w.width, w.mlp_width):
-        what = "width" if h.width != w.width else f"width {h.width} and MLP width"
-        pair = (h.width, w.width) if h.width != w.width else (h.mlp_width, w.mlp_width)
-        fail(what, *pair, _size_keys(who, have))
-    if h.depth < w.depth:
-        fail("depth", h.depth, w.depth, f"{_size_keys(who, have)}, or a smaller config.{who}.depth")
-    if h.heads != w.heads:
-        fail("heads", h.heads, w.heads, f"config.{who}.heads={h.heads}")
-    if h.qkv_bias != w.qkv_bias:
-        fail("qkv_bias", repr(h.qkv_bias), repr(w.qkv_bias), f"config.{who}.qkv_bias={h.qkv_bias!r}")
-    if have.cls_token != want.cls_token:
-        fail("cls_token", have.cls_token, want.cls_token, f"config.{who}.cls_token={have.cls_token}")
-    if have.channels != want.channels:
-        fail("channels", have.channels, want.channels, f"config.data.channels={have.channels}")
-    if have.patch[1:] != want.patch[1:]:
-        key = f"config.model.patch_size={have.patch[1]}"
-        fail("patch size", f"{have.patch[1]}x{have.patch[2]}", f"{want.patch[1]}x{want.patch[2]}", key)
-    if have.positions != want.positions and want.positions != "learned":
-        key = f"config.{who}.positions={have.positions!r}"
-        fail("positions", repr(have.positions), repr(want.positions), key)
+    n, have, asked = found.network, found.network.encoder, want.encoder
+    h, w, size = have.block, asked.block, _size_keys(who, have)
+    free = asked.positions == "learned"  # they can start from any table
+    for what, has, asks, key in (
+        ("width", h.width, w.width, size),
+        (f"width {h.width} and MLP width", h.mlp_width, w.mlp_width, size),
+        ("depth", have.depth, max(have.depth, asked.depth), f"{size}, or a smaller config.{who}.depth"),
+        ("heads", h.heads, w.heads, f"config.{who}.heads={h.heads}"),
+        ("qkv_bias", h.qkv_bias, w.qkv_bias, f"config.{who}.qkv_bias={h.qkv_bias!r}"),
+        ("cls_token", have.cls_token, asked.cls_token, f"config.{who}.cls_token={have.cls_token}"),
+        ("channels", n.channels, channels, f"config.data.channels={n.channels}"),
+        ("patch size", n.patch[1:], want.patch[1:], f"config.model.patch_size={n.patch[1]}"),
+        (
+            "positions",
+            have.positions,
+            have.positions if free else asked.positions,
+            f"config.{who}.positions={have.positions!r}",
+        ),
+    ):
+        if has != asks:
+            where = f"{who}.weights: {found.source.path} ({found.kind})"
+            raise ConfigError(f"{where} has {what} {has!r}, the config asks for {asks!r}; set {key}")
 
 
-def _size_keys(who: str, arch: Arch) -> str:
+def _size_keys(who: str, encoder: ViTConfig) -> str:
     """The config keys for an encoder's size, by its name in models/sizes.py if it has one."""
-    e = arch.encoder
-    fits = [n for n, s in SIZES.items() if (s.width, s.depth, s.mlp_width) == (e.width, e.depth, e.mlp_width)]
+    b, depth = encoder.block, encoder.depth
+    fits = [n for n, s in SIZES.items() if (s.width, s.depth, s.mlp_width) == (b.width, depth, b.mlp_width)]
     if fits:
         return f"config.{who}.size={fits[0]!r}"
-    return f"config.{who}.width={e.width}, .depth={e.depth} and .heads={e.heads}"
-
-
-def _epsilons(have: Arch, want: Arch) -> list[Row]:
-    """An epsilon is no weight, and so is easily overlooked."""
-    if have.encoder.norm_eps == want.encoder.norm_eps:
-        return []
-    a, b = have.encoder.norm_eps, want.encoder.norm_eps
-    return [Row("note", "", "", (), f"the file's norms were trained with epsilon {a:g}, here it is {b:g}")]
+    return f"config.{who}.width={b.width}, .depth={depth} and .heads={b.heads}"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from amd_jax.convert.arch import Triple
+from amd_jax.convert.network import Triple
 
 
 def cubic_matrix(old: int, new: int) -> np.ndarray:

@@ -7,7 +7,7 @@ that the weights show are read off them; the JSON says the rest: heads, aligned 
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,21 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError
-from amd_jax.convert import build, tables
-from amd_jax.convert.arch import Arch
-from amd_jax.convert.describe import Facts
+from amd_jax.convert.files.tensors import Source, read_safetensors
 from amd_jax.convert.kinds import Found, recognise
-from amd_jax.convert.plan import make_plan
-from amd_jax.convert.readers import open_arrays, open_safetensors
+from amd_jax.convert.names import entries, official
 from amd_jax.models.masking import Masks, masks_from_levels
 from amd_jax.models.patches import normalize, patchify
-from amd_jax.models.student import AlignConfig
+from amd_jax.models.student import AlignConfig, Student
 from amd_jax.models.vit import ViT
 from amd_jax.steps import losses
 from amd_jax.steps.pretrain import Pretraining
+from amd_jax.trees import flatten, nest
 
 OUTPUT_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
+_Layers = tuple[Sequence[int], Sequence[int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,19 +47,13 @@ class Case:
           ConfigError: no such file, not safetensors, or without a config.
         """
         try:
-            source = open_safetensors(path)
+            source = read_safetensors(path)
             sizes = json.loads(source.metadata["config"])
             if not isinstance(sizes, dict):
                 raise KeyError("config")
-            return cls(path, sizes, {name: source.fetch(name, None) for name in source.infos})
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+            return cls(path, sizes, source.arrays)
         except (KeyError, json.JSONDecodeError) as error:
             raise ConfigError(f"{path}: its metadata has no JSON object under the key 'config'") from error
-
-    def group(self, prefix: str) -> dict[str, np.ndarray]:
-        """The arrays below `prefix`, without it."""
-        return {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
 
     @property
     def kind(self) -> str:
@@ -81,23 +74,24 @@ class Case:
         kinds = "amd_video, dmae_image, mae_image or video_classifier"
         raise ConfigError(f"{self.path}: not a case of {kinds}; it has {', '.join(sorted(names)[:4])}, …")
 
-    def found(self, prefix: str, grid: tuple[int, int, int] | None = None) -> Found:
-        """What the weights below `prefix` are; heads as the case states them."""
-        s = self.sizes
-        given = Facts(
-            heads=s.get("teacher_heads" if prefix == "teacher/" else "heads"),
-            decoder_heads=None if prefix == "teacher/" else s.get("decoder_heads"),
-            generator_heads=s.get("generator_heads"),
-            grid=grid,
-        )
-        return recognise(open_arrays(f"{self.path}:{prefix}", "case", self.group(prefix)), given=given)
-
     def weights(self, prefix: str, pixels: jax.Array) -> tuple[Found, Any]:
-        """The weights below `prefix` and our parameters, for inputs of this size."""
-        patch = self.found(prefix).arch.patch
-        t, h, w = (n // p for n, p in zip(pixels.shape[1:4], patch, strict=True))
-        found = self.found(prefix, (t, h, w))
-        return found, _filled(found, found.arch)
+        """The weights below `prefix`, and our parameters; heads as the case states them.
+
+        Raises:
+          ConfigError: they are not whole.
+        """
+        s = self.sizes
+        arrays = {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
+        source = Source(f"{self.path}:{prefix}", "case", arrays)
+        decoder_heads = None if prefix == "teacher/" else s.get("decoder_heads")
+        given = {"decoder_heads": decoder_heads, "generator_heads": s.get("generator_heads")}
+        given["heads"] = s.get("teacher_heads" if prefix == "teacher/" else "heads")
+        patch = recognise(source, given=given).network.patch
+        grid = tuple(n // p for n, p in zip(pixels.shape[1:4], patch, strict=True))
+        found = recognise(source, given=given | {"grid": grid})
+        if missing := found.shapes.keys() - found.arrays.keys():
+            raise ConfigError(f"{source.path}: nothing in it for {', '.join(sorted(missing))}")
+        return found, nest({name: array.astype(np.float32) for name, array in found.arrays.items()})
 
 
 def errors(case: Case) -> dict[str, float]:
@@ -149,20 +143,6 @@ def _pixels(case: Case) -> jax.Array:
     return jnp.asarray(case.arrays["in/images"].transpose(0, 2, 3, 1)[:, None])
 
 
-def _filled(found: Found, want: Arch) -> Any:
-    """Nested parameters for `want`; strict, as an import is."""
-    plan = make_plan(found, want)
-    if plan.new:
-        raise ConfigError(f"{found.file.path}: nothing in it for {', '.join(plan.new)}")
-    flat = {name: np.empty(shape, np.float32) for name, shape in want.shapes().items()}
-
-    def put(name: str, layer: int | None, array: np.ndarray) -> None:
-        flat[name][... if layer is None else layer] = array
-
-    plan.run(put)
-    return tables.nest(flat)
-
-
 def _once(function: Callable[..., Any], *arguments: Any) -> Any:
     """Runs a function compiled; for one run, on the CPU, optimising it takes longer than it saves."""
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
@@ -174,9 +154,7 @@ def _gradients(
 ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Any]]:
     """Loss, its parts, and the gradients under their names."""
     (value, parts), grads = _once(jax.value_and_grad(loss, has_aux=True), params)
-    flat = tables.flatten(grads)
-    theirs = tables.write(found.table, flat)
-    theirs |= {b: flat[a][None] for a, b in found.positions.items() if a in flat}
+    theirs = entries.write(official.table(entries.Parts.of(found.network)), flatten(grads))
     return value, parts, {f"grad/{name}": g for name, g in theirs.items()}
 
 
@@ -195,25 +173,44 @@ def _distance(case: Case) -> str:
 
 def _teacher(case: Case, pixels: jax.Array, align: AlignConfig) -> tuple[ViT, Any]:
     """The teacher up to its last aligned layer, without a final norm."""
-    patch = case.found("teacher/").arch.patch
-    t, h, w = (n // p for n, p in zip(pixels.shape[1:4], patch, strict=True))
-    found = case.found("teacher/", (t, h, w))
-    stack = dataclasses.replace(found.arch.encoder, depth=max(align.teacher_layers))
-    want = dataclasses.replace(
-        found.arch, encoder=stack, norm=False, decoder=None, align=None, classes=0, fc_norm=False
+    found, params = case.weights("teacher/", pixels)
+    config, depth = found.network.encoder, max(align.teacher_layers)
+    if depth > config.depth:
+        raise ConfigError(f"{case.path}: layer {depth} of a teacher that has {config.depth}")
+    inner = params["encoder"]
+    inner.pop("norm", None)
+    inner["blocks"] = jax.tree.map(lambda x: x[:depth], inner["blocks"])
+    return ViT(dataclasses.replace(config, depth=depth), final_norm=False), inner
+
+
+def _aligned(found: Found, direct: _Layers, gen: _Layers = ((), ())) -> Student:
+    """The student with the alignment of (student layers, teacher layers), counted from 1.
+
+    Raises:
+      ConfigError: the weights have no projections.
+    """
+    if found.network.align is None:
+        raise ConfigError("no projection heads in it")
+    align = dataclasses.replace(
+        found.network.align,
+        student_direct=tuple(direct[0]),
+        teacher_direct=tuple(direct[1]),
+        student_gen=tuple(gen[0]),
+        teacher_gen=tuple(gen[1]),
     )
-    return ViT(build.encoder(want), final_norm=False), _filled(found, want)["encoder"]
+    return dataclasses.replace(found.network, align=align).student()
 
 
 def _amd_video(case: Case) -> dict[str, Any]:
     s, pixels = case.sizes, _pixels(case)
     found, params = case.weights("student/", pixels)
-    align = build.align(
-        found.arch,
+    student = _aligned(
+        found,
         (s["student_layers_direct"], s["teacher_layers_direct"]),
         (s["student_layers_gen"], s["teacher_layers_gen"]),
     )
-    teacher, frozen = _teacher(case, pixels, align)
+    assert student.align is not None
+    teacher, frozen = _teacher(case, pixels, student.align)
     loss = losses.LossConfig(
         "channel",
         _distance(case),
@@ -221,8 +218,8 @@ def _amd_video(case: Case) -> dict[str, Any]:
         direct_weight=s.get("direct_weight", 1.0),
         gen_weight=s.get("gen_weight", 1.0),
     )
-    student = build.student(found.arch, align)
-    run = Pretraining(student, teacher, loss, found.arch.patch, IMAGENET_MEAN, IMAGENET_STD, 0, 0)
+    patch = found.network.patch
+    run = Pretraining(student, teacher, loss, patch, IMAGENET_MEAN, IMAGENET_STD, 0, 0)
     masks = masks_from_levels(case.arrays["in/level"])
 
     total, parts, out = _gradients(found, lambda p: run.loss_fn(p, frozen, pixels, masks), params)
@@ -260,8 +257,8 @@ def _mae_image(case: Case) -> dict[str, Any]:
     pixels = _pixels(case)
     found, params = case.weights("model/", pixels)
     loss = losses.LossConfig("patch" if case.sizes["norm_pix"] else "pixels")
-    student = build.student(found.arch)
-    run = Pretraining(student, None, loss, found.arch.patch, IMAGENET_MEAN, IMAGENET_STD, 0, 0)
+    student = found.network.student()
+    run = Pretraining(student, None, loss, found.network.patch, IMAGENET_MEAN, IMAGENET_STD, 0, 0)
     out, _ = _replay_image(case, run, found, params, {})
     return out
 
@@ -272,13 +269,13 @@ def _dmae_image(case: Case) -> dict[str, Any]:
     found, params = case.weights("student/", pixels)
     # Their blocks count from 0, our layers from 1; features are collected in the order of the blocks.
     layers = [[i + 1 for i in sorted(blocks)] for blocks in (student_blocks, teacher_blocks)]
-    align = build.align(found.arch, (layers[0], layers[1]))
-    teacher, frozen = _teacher(case, pixels, align)
+    student = _aligned(found, (layers[0], layers[1]))
+    assert student.align is not None
+    teacher, frozen = _teacher(case, pixels, student.align)
     loss = losses.LossConfig(
         "patch" if s["norm_pix"] else "pixels", _distance(case), feature_norm="l2", layers="sum"
     )
-    student = build.student(found.arch, align)
-    run = Pretraining(student, teacher, loss, found.arch.patch, IMAGENET_MEAN, IMAGENET_STD, 0, 0)
+    run = Pretraining(student, teacher, loss, found.network.patch, IMAGENET_MEAN, IMAGENET_STD, 0, 0)
     out, ours = _replay_image(case, run, found, params, frozen)
     masks = _image_masks(case)
     theirs, _ = _once(lambda f: run.aligned_teacher(f, pixels, masks), frozen)
@@ -302,10 +299,10 @@ def _replay_image(
 def _video_classifier(case: Case) -> dict[str, Any]:
     pixels = _pixels(case)
     found, params = case.weights("model/", pixels)
-    model = build.classifier(found.arch)
-    x = normalize(patchify(pixels, found.arch.patch), IMAGENET_MEAN, IMAGENET_STD)
-    at = jnp.broadcast_to(jnp.arange(found.arch.tokens), x.shape[:2])
-    labels = jax.nn.one_hot(case.arrays["in/labels"], found.arch.classes)
+    model, network = found.network.classifier(), found.network
+    x = normalize(patchify(pixels, network.patch), IMAGENET_MEAN, IMAGENET_STD)
+    at = jnp.broadcast_to(jnp.arange(network.encoder.tokens), x.shape[:2])
+    labels = jax.nn.one_hot(case.arrays["in/labels"], network.classes)
 
     def loss(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
         logits: Any = model.apply({"params": params}, x, at)

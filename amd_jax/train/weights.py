@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 
 from amd_jax import methods
 from amd_jax.config import ConfigError
+from amd_jax.convert.files.opening import open_source, read_stated
+from amd_jax.convert.files.stated import Stated
 from amd_jax.convert.kinds import OF_ANY_PIXELS, original_kind, recognise
 from amd_jax.convert.load import Loaded, load_classifier, load_encoder, load_student
-from amd_jax.convert.sources import open_source, read_stated
-from amd_jax.convert.stated import Stated
 from amd_jax.processes import meet
 
 

@@ -4,84 +4,94 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from amd_jax.convert import official, tables
-from amd_jax.convert.arch import Align, Arch, Decoder, Stack
 from amd_jax.convert.cli import main
-from amd_jax.convert.probe import fixed_table
-from amd_jax.convert.readers import METADATA_KEY
-from amd_jax.convert.stated import Stated
+from amd_jax.convert.files.stated import Stated
+from amd_jax.convert.files.tensors import METADATA_KEY
+from amd_jax.convert.guesses import fixed_table
+from amd_jax.convert.names import entries, official
+from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network
+from amd_jax.models.blocks import BlockConfig
+from amd_jax.models.student import AlignConfig, DecoderConfig
+from amd_jax.models.vit import ViTConfig
 
 Weights = dict[str, np.ndarray]
+Stack = tuple[BlockConfig, int]
 
 
-def image_arch(**changes: object) -> Arch:
+def stack(width: int, depth: int, heads: int, mlp: int, qkv_bias: str = "qkv") -> Stack:
+    """Blocks, and how many."""
+    return BlockConfig(width, heads, mlp, qkv_bias), depth
+
+
+def decoder(blocks: Stack, embed_bias: bool, positions: str) -> DecoderConfig:
+    """A decoder."""
+    return DecoderConfig(*blocks, positions, embed_bias)
+
+
+def align(width: int, count: int, bias: bool, generators: Stack | None = None, mlps: int = 0) -> AlignConfig:
+    """So many projections, and generators if their blocks are given, all at the first layer."""
+    layers = (1,) * count
+    gen = (layers, layers, *generators) if generators else ()
+    positions = "sincos_1d" if generators else "sincos_2d"
+    made = AlignConfig(width, layers, layers, *gen, positions=positions, projection_bias=bias)
+    return dataclasses.replace(made, projection_mlps=mlps, cls_token=not generators)
+
+
+def changed(network: Network, **changes: Any) -> Network:
+    """The network with other fields, also those of its encoder, whose blocks may be a `stack`."""
+    blocks = changes.pop("encoder", None)
+    encoder = network.encoder
+    if blocks:
+        encoder = dataclasses.replace(encoder, block=blocks[0], depth=blocks[1])
+    own = {name: changes.pop(name) for name in ("grid", "cls_token", "positions", "depth") if name in changes}
+    return dataclasses.replace(network, encoder=dataclasses.replace(encoder, **own), **changes)
+
+
+def image_arch(**changes: Any) -> Network:
     """A small MAE encoder."""
-    arch = Arch(
-        encoder=Stack(width=32, depth=3, heads=4, mlp_width=64),
-        patch=(1, 8, 8),
-        channels=3,
-        grid=(1, 4, 4),
-        cls_token=True,
-        positions="sincos_2d",
-        norm=True,
-        video=False,
-    )
-    return dataclasses.replace(arch, **changes)  # type: ignore[arg-type]
+    return changed(Network(ViTConfig(*stack(32, 3, 4, 64), (1, 4, 4)), (1, 8, 8), 3, False), **changes)
 
 
-def mae_arch(**changes: object) -> Arch:
+def mae_arch(**changes: Any) -> Network:
     """A small MAE."""
-    decoder = Decoder(Stack(16, 2, 2, 64), embed_bias=True, positions="sincos_2d")
-    return image_arch(**{"decoder": decoder, **changes})
+    return image_arch(**{"decoder": decoder(stack(16, 2, 2, 64), True, "sincos_2d"), **changes})
 
 
-def video_arch(**changes: object) -> Arch:
+def video_arch(**changes: Any) -> Network:
     """A small fine-tuned VideoMAE."""
-    arch = Arch(
-        encoder=Stack(32, 3, 4, 64, "qv"),
-        patch=(2, 8, 8),
-        channels=3,
-        grid=(2, 4, 4),
-        cls_token=False,
-        positions="sincos_1d",
-        norm=False,
-        video=True,
-        classes=5,
-        fc_norm=True,
-    )
-    return dataclasses.replace(arch, **changes)  # type: ignore[arg-type]
+    encoder = ViTConfig(*stack(32, 3, 4, 64, "qv"), (2, 4, 4), False, "sincos_1d")
+    network = Network(encoder, (2, 8, 8), 3, True, norm=False, classes=5, fc_norm=True)
+    return changed(network, **changes)
 
 
-def amd_arch() -> Arch:
+def amd_arch(**changes: Any) -> Network:
     """A small AMD student in pre-training."""
-    decoder = Decoder(Stack(16, 2, 2, 64, "qv"), embed_bias=False, positions="sincos_1d")
-    align = Align(48, 2, False, 2, Stack(48, 2, 3, 192, "qv"))
-    return video_arch(decoder=decoder, align=align, classes=0, fc_norm=False, norm=True)
+    pixels = decoder(stack(16, 2, 2, 64, "qv"), False, "sincos_1d")
+    heads = align(48, 2, False, stack(48, 2, 3, 192, "qv"))
+    usual = {"decoder": pixels, "align": heads, "classes": 0, "fc_norm": False, "norm": True}
+    return video_arch(**{**usual, **changes})
 
 
-def random_params(arch: Arch, seed: int = 0, dtype: type = np.float32) -> Weights:
+def random_params(arch: Network, seed: int = 0, dtype: type = np.float32) -> Weights:
     """Random parameters of ours, flat."""
     rng = np.random.default_rng(seed)
     return {name: rng.normal(0, 0.5, shape).astype(dtype) for name, shape in arch.shapes().items()}
 
 
-def published(arch: Arch, seed: int = 0, dtype: type = np.float32) -> Weights:
+def published(arch: Network, seed: int = 0, dtype: type = np.float32) -> Weights:
     """Random weights under the official names, position tables included."""
-    ours = random_params(arch, seed, dtype)
-    out = tables.write(official.table(arch), ours)
-    for name, theirs in official.positions(arch).items():
-        width = arch.encoder.width
-        if name in ours:
-            out[theirs] = ours[name][None]
-        elif name == official.DECODER_POSITIONS and arch.decoder:
-            out[theirs] = fixed_table("sincos_2d", arch.grid, arch.decoder.stack.width, arch.cls_token)[None]
-        elif not arch.video:
-            out[theirs] = fixed_table(arch.positions, arch.grid, width, arch.cls_token)[None]
+    ours, e, d = random_params(arch, seed, dtype), arch.encoder, arch.decoder
+    if not arch.video and e.positions != "learned":
+        ours[ENCODER_POSITIONS] = fixed_table(e.positions, e.grid, e.block.width, e.cls_token)
+    if not arch.video and d:
+        ours[DECODER_POSITIONS] = fixed_table("sincos_2d", e.grid, d.block.width, e.cls_token)
+    out = entries.write(official.table(entries.Parts.of(arch)), ours)
     return {name: np.ascontiguousarray(array.astype(dtype)) for name, array in out.items()}
 
 
@@ -97,7 +107,7 @@ def save(tmp_path: Path) -> Callable[..., str]:
     return write
 
 
-def as_ours(arch: Arch, folder: Path, params: Weights | None = None, said: Stated | None = None) -> Path:
+def as_ours(arch: Network, folder: Path, params: Weights | None = None, said: Stated | None = None) -> Path:
     """An imported folder: random weights unless `params` are given, and what is said of the pixels."""
     folder.mkdir()
     about = {"arch": arch.to_json()} | ({"stated": said.to_json()} if said else {})

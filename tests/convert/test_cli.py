@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from amd_jax.convert.arch import Stack
 from amd_jax.convert.kinds import KINDS
-from tests.convert.conftest import amd_arch, image_arch, imported, mae_arch, published, run, video_arch
+from tests.convert.conftest import amd_arch, image_arch, imported, mae_arch, published, run, stack, video_arch
 
 Save = Callable[..., str]
 Capture = pytest.CaptureFixture[str]
@@ -25,11 +24,11 @@ def test_help_needs_neither_jax_nor_numpy_nor_torch() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_import_of_a_file_needs_neither_jax_nor_torch(save: Save, tmp_path: Path) -> None:
+def test_import_of_a_file_needs_neither_torch_nor_orbax(save: Save, tmp_path: Path) -> None:
     code = (
         "import sys\nfrom amd_jax.convert.cli import main\n"
         f"assert main(['import', {save(published(mae_arch()))!r}, '--out', {str(tmp_path / 'o')!r}]) == 0\n"
-        "print([m for m in ('jax', 'torch', 'flax', 'orbax') if m in sys.modules])"
+        "print([m for m in ('torch', 'orbax') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip().endswith("[]")
@@ -55,9 +54,9 @@ def test_every_weight_of_the_file_is_in_the_table(save: Save, capsys: Capture) -
     out = capsys.readouterr().out
     for name in weights:
         folded = name
-        for stack, depth in (("encoder.blocks", 3), ("decoder.blocks", 2), ("0.blocks", 2), ("1.blocks", 2)):
+        for prefix, depth in (("encoder.blocks", 3), ("decoder.blocks", 2), ("0.blocks", 2), ("1.blocks", 2)):
             for i in range(depth):
-                folded = folded.replace(f"{stack}.{i}.", f"{stack}.0-{depth - 1}.")
+                folded = folded.replace(f"{prefix}.{i}.", f"{prefix}.0-{depth - 1}.")
         assert folded in out, name
     assert "not used by the published forward pass" in out
 
@@ -102,7 +101,7 @@ def test_kind_that_names_cannot_tell_apart_is_taken_as_said(save: Save, capsys: 
 
 
 def test_videomae_v2_giant_is_known_by_its_mlp(save: Save, capsys: Capture) -> None:
-    weights = published(video_arch(encoder=Stack(44, 2, 4, 192, "qv")))
+    weights = published(video_arch(encoder=stack(44, 2, 4, 192, "qv")))
     assert run("import", save(weights), "--heads=4", "--dry_run") == 0
     assert "videomae_v2" in capsys.readouterr().out
 
@@ -119,10 +118,10 @@ def test_checkpoint_of_a_run_is_imported_and_exported(tmp_path: Path) -> None:
     import jax
     import optax
 
-    from amd_jax.convert.tables import flatten
     from amd_jax.steps.pretrain import Pretraining
     from amd_jax.steps.train_state import TrainState
     from amd_jax.train.checkpoint import Checkpoints
+    from amd_jax.trees import flatten
     from amd_jax.workdir import save_config
     from tests.runs import tiny
 
@@ -179,7 +178,7 @@ def test_export_of_a_foreign_file_says_to_import_first(save: Save, capsys: Captu
 def test_failed_write_leaves_what_was_there(
     save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from amd_jax.convert import store
+    from amd_jax.convert.files import tensors
 
     out = tmp_path / "out"
     src = save(published(mae_arch()))
@@ -189,7 +188,7 @@ def test_failed_write_leaves_what_was_there(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.Writer, "put", fail)
+    monkeypatch.setattr(tensors, "save_file", fail)
     assert run("import", src, "--out", out) == 2
     assert {p.name for p in tmp_path.iterdir()} == {"out", "weights_in.safetensors"}
     assert all(np.array_equal(imported(out)[k], before[k]) for k in before)

@@ -11,22 +11,33 @@ import pytest
 from safetensors.numpy import save_file
 
 from amd_jax.config import ConfigError
-from amd_jax.convert import build, official, resize
-from amd_jax.convert.arch import Arch, Stack
+from amd_jax.convert import resize
+from amd_jax.convert.files.tensors import METADATA_KEY
+from amd_jax.convert.guesses import fixed_table
 from amd_jax.convert.load import Loaded, load_classifier, load_encoder, load_student
-from amd_jax.convert.probe import fixed_table
-from amd_jax.convert.readers import METADATA_KEY
-from amd_jax.convert.tables import flatten, their_shapes
+from amd_jax.convert.names import entries, official
+from amd_jax.convert.network import Network
 from amd_jax.models.vit import ViT, ViTConfig
-from tests.convert.conftest import amd_arch, image_arch, mae_arch, published, random_params, run, video_arch
+from amd_jax.trees import flatten
+from tests.convert.conftest import (
+    amd_arch,
+    changed,
+    decoder,
+    image_arch,
+    mae_arch,
+    published,
+    random_params,
+    run,
+    stack,
+    video_arch,
+)
 
 Save = Callable[..., str]
 
 
-def _encoder(src: str, arch: Arch, final_norm: bool = True, who: str = "teacher") -> Loaded:
+def _encoder(src: str, arch: Network, final_norm: bool = True, who: str = "teacher") -> Loaded:
     """Loads the encoder that `arch` describes."""
-    config = build.encoder(arch)
-    return load_encoder(src, config, arch.patch, arch.channels, final_norm=final_norm, who=who)
+    return load_encoder(src, arch.encoder, arch.patch, arch.channels, final_norm=final_norm, who=who)
 
 
 def _shapes(config: ViTConfig, values: int, final_norm: bool) -> dict[str, tuple[int, ...]]:
@@ -39,20 +50,18 @@ def _shapes(config: ViTConfig, values: int, final_norm: bool) -> dict[str, tuple
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("arch", [mae_arch(), video_arch(), amd_arch()], ids=["mae", "videomae", "amd"])
 def test_params_are_exactly_those_of_the_encoder(
-    arch: Arch, depth: int, final_norm: bool, save: Save
+    arch: Network, depth: int, final_norm: bool, save: Save
 ) -> None:
-    want = dataclasses.replace(arch, encoder=dataclasses.replace(arch.encoder, depth=depth))
+    want = changed(arch, depth=depth)
     loaded = _encoder(save(published(arch)), want, final_norm)
     flat = flatten(loaded.params)
-    assert {k: v.shape for k, v in flat.items()} == _shapes(
-        build.encoder(want), arch.patch_values, final_norm
-    )
+    assert {k: v.shape for k, v in flat.items()} == _shapes(want.encoder, arch.patch_values, final_norm)
     assert all(v.dtype == np.float32 for v in flat.values())
     assert not loaded.new
 
 
 def test_layers_above_the_last_needed_one_and_the_decoder_are_named_as_dropped(save: Save) -> None:
-    want = image_arch(encoder=Stack(32, 2, 4, 64))
+    want = image_arch(encoder=stack(32, 2, 4, 64))
     report = "\n".join(_encoder(save(published(mae_arch())), want, final_norm=False).report)
     assert "blocks.2.attn.qkv.weight" in report
     assert "above the last layer that is needed" in report
@@ -64,9 +73,9 @@ def test_layers_above_the_last_needed_one_and_the_decoder_are_named_as_dropped(s
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"encoder": Stack(1024, 1, 16, 4096)}, "config.teacher.size='base'"),
-        ({"encoder": Stack(768, 13, 12, 3072)}, "config.teacher.depth"),
-        ({"encoder": Stack(768, 1, 12, 3072, "qv")}, "config.teacher.qkv_bias='qkv'"),
+        ({"encoder": stack(1024, 1, 16, 4096)}, "config.teacher.size='base'"),
+        ({"encoder": stack(768, 13, 12, 3072)}, "config.teacher.depth"),
+        ({"encoder": stack(768, 1, 12, 3072, "qv")}, "config.teacher.qkv_bias='qkv'"),
         ({"cls_token": False}, "config.teacher.cls_token=True"),
         ({"channels": 1}, "config.data.channels=3"),
         ({"patch": (1, 16, 16)}, "config.model.patch_size=8"),
@@ -74,18 +83,18 @@ def test_layers_above_the_last_needed_one_and_the_decoder_are_named_as_dropped(s
     ],
 )
 def test_misfit_is_one_line_that_names_the_key_to_set(changes: dict, key: str, tmp_path: Path) -> None:
-    arch = image_arch(encoder=Stack(768, 12, 12, 3072))
+    arch = image_arch(encoder=stack(768, 12, 12, 3072))
     weights = {  # ViT-B's shapes; zeros take no time
         name.format(i): np.zeros(shape, np.float16)
-        for entry in official.table(arch)
-        for name, shape in zip(entry.theirs, their_shapes(entry, arch.shapes()), strict=True)
-        for i in range(entry.depth or 1)
+        for entry in entries.writable(official.table(entries.Parts.of(arch)), arch.shapes())
+        for name, shape in zip(entry.theirs, entries.their_shapes(entry, arch.shapes()), strict=True)
+        for i in range(12 if entry.stacked else 1)
     }
-    weights["pos_embed"] = fixed_table("sincos_2d", arch.grid, 768, True)[None].astype(np.float16)
+    weights["pos_embed"] = fixed_table("sincos_2d", arch.encoder.grid, 768, True)[None].astype(np.float16)
     save_file(weights, tmp_path / "x.safetensors")
-    base = dataclasses.replace(arch, encoder=dataclasses.replace(arch.encoder, depth=1))
+    base = changed(arch, depth=1)
     with pytest.raises(ConfigError) as caught:
-        _encoder(str(tmp_path / "x.safetensors"), dataclasses.replace(base, **changes))
+        _encoder(str(tmp_path / "x.safetensors"), changed(base, **changes))
     assert key in str(caught.value)
     assert str(caught.value).startswith("teacher.weights: ")
     assert "\n" not in str(caught.value)
@@ -116,10 +125,10 @@ def test_fixed_table_is_regenerated_for_another_resolution(save: Save) -> None:
 def test_learned_positions_start_from_the_fixed_table_interpolated_as_mae_does_it(save: Save) -> None:
     arch = image_arch()
     src = save(published(arch))
-    same = _encoder(src, dataclasses.replace(arch, positions="learned"))
-    table = fixed_table(arch.positions, arch.grid, arch.encoder.width, True)
+    same = _encoder(src, changed(arch, positions="learned"))
+    table = fixed_table(arch.encoder.positions, arch.encoder.grid, 32, True)
     np.testing.assert_allclose(same.params["positions"], table, atol=1e-6)
-    loaded = _encoder(src, dataclasses.replace(arch, positions="learned", grid=(1, 7, 3)))
+    loaded = _encoder(src, changed(arch, positions="learned", grid=(1, 7, 3)))
     np.testing.assert_allclose(loaded.params["positions"], _interpolated(table, (7, 3)), atol=1e-5)
     assert any("1x4x4 tokens in the file, 1x7x3 here" in line for line in loaded.report)
 
@@ -127,7 +136,7 @@ def test_learned_positions_start_from_the_fixed_table_interpolated_as_mae_does_i
 def test_learned_table_is_interpolated_as_pytorch_does_it(save: Save) -> None:
     arch = image_arch(positions="learned")
     weights = published(arch)
-    loaded = _encoder(save(weights), dataclasses.replace(arch, grid=(1, 7, 3)))
+    loaded = _encoder(save(weights), changed(arch, grid=(1, 7, 3)))
     new = _interpolated(weights["pos_embed"], (7, 3))
     np.testing.assert_allclose(loaded.params["positions"], new, atol=1e-5)
     assert any(line.startswith("interpolated") for line in loaded.report)
@@ -157,7 +166,7 @@ def test_other_tubelet_embeds_a_still_video_as_before(old: int, new: int, how: s
 
 
 def test_heads_come_from_the_config_where_the_file_does_not_show_them(save: Save, tmp_path: Path) -> None:
-    arch = image_arch(encoder=Stack(32, 2, 8, 64))
+    arch = image_arch(encoder=stack(32, 2, 8, 64))
     src = save(published(arch))
     assert run("import", src, "--out", tmp_path / "guessed") == 0
     assert run("import", src, "--heads=2", "--out", tmp_path / "stated") == 0
@@ -188,7 +197,7 @@ def test_final_norm_of_a_mean_pooled_model_starts_anew_and_says_so(save: Save) -
 
 def test_student_from_a_videomae_leaves_heads_to_the_caller(save: Save) -> None:
     arch = amd_arch()
-    student = build.student(arch, build.align(arch, ((1, 2), (1, 2)), ((1, 2), (1, 2))))
+    student = arch.student()
     loaded = load_student(save(published(dataclasses.replace(arch, align=None))), student, (2, 8, 8), 3)
     assert {name.split("/")[0] for name in loaded.new} == {
         "projection_0",
@@ -201,9 +210,8 @@ def test_student_from_a_videomae_leaves_heads_to_the_caller(save: Save) -> None:
 
 def test_student_with_another_decoder_keeps_the_encoder_and_says_why(save: Save) -> None:
     arch = mae_arch()
-    assert arch.decoder is not None
-    small = dataclasses.replace(arch, decoder=dataclasses.replace(arch.decoder, stack=Stack(8, 2, 2, 64)))
-    loaded = load_student(save(published(arch)), build.student(small), arch.patch, 3)
+    small = changed(arch, decoder=decoder(stack(8, 2, 2, 64), True, "sincos_2d"))
+    loaded = load_student(save(published(arch)), small.student(), arch.patch, 3)
     assert {name.split("/")[0] for name in loaded.new} == {
         "decoder_embed",
         "decoder",
@@ -216,7 +224,7 @@ def test_student_with_another_decoder_keeps_the_encoder_and_says_why(save: Save)
 def test_generators_mask_tokens_that_amd_never_saved_are_new(save: Save) -> None:
     arch = amd_arch()
     weights = {k: v for k, v in published(arch).items() if not k.startswith("generator_mask_tokens")}
-    student = build.student(arch, build.align(arch, ((1, 2), (1, 2)), ((1, 2), (1, 2))))
+    student = arch.student()
     loaded = load_student(save(weights), student, arch.patch, arch.channels)
     assert loaded.new.keys() == {"generator_0/mask_token", "generator_1/mask_token"}
 
@@ -224,20 +232,21 @@ def test_generators_mask_tokens_that_amd_never_saved_are_new(save: Save) -> None
 @pytest.mark.parametrize("classes", [5, 7])
 def test_head_is_used_only_with_the_same_classes(classes: int, save: Save) -> None:
     arch = video_arch(classes=classes)
-    loaded = load_classifier(save(published(video_arch())), build.classifier(arch), arch.patch, 3)
+    loaded = load_classifier(save(published(video_arch())), arch.classifier(), arch.patch, 3)
     assert loaded.new.keys() == (set() if classes == 5 else {"head/kernel", "head/bias"})
 
 
 def test_classifier_from_pre_training_gets_a_new_head_and_pooling_norm(save: Save) -> None:
     arch = image_arch(classes=4, norm=False, fc_norm=True)
-    loaded = load_classifier(save(published(mae_arch())), build.classifier(arch), arch.patch, 3)
+    loaded = load_classifier(save(published(mae_arch())), arch.classifier(), arch.patch, 3)
     assert loaded.new.keys() == {"head/kernel", "head/bias", "fc_norm/scale", "fc_norm/bias"}
     assert any("normalises after pooling" in line for line in loaded.report)
 
 
 def test_other_epsilon_is_noted(tmp_path: Path) -> None:
     arch = mae_arch()
-    theirs = dataclasses.replace(arch, encoder=dataclasses.replace(arch.encoder, norm_eps=1e-12))
+    block = dataclasses.replace(arch.encoder.block, norm_eps=1e-12)
+    theirs = changed(arch, encoder=(block, arch.encoder.depth))
     (tmp_path / "a").mkdir()
     about = {METADATA_KEY: json.dumps({"arch": theirs.to_json()})}
     save_file(random_params(theirs), tmp_path / "a" / "weights.safetensors", metadata=about)

@@ -1,6 +1,7 @@
 """Files from strangers: what is read is right, nothing is run, and what is wrong is said in one line."""
 
 import argparse
+import json
 import os
 import pickle
 from collections.abc import Callable
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from amd_jax.config import ConfigError
-from amd_jax.convert.pickles import open_pickle
-from amd_jax.convert.sources import open_source, read_stated
-from tests.convert.conftest import image_arch, imported, mae_arch, published, run
+from amd_jax.convert.files.opening import open_source, read_stated
+from amd_jax.convert.files.pickles import read_pickle
+from amd_jax.convert.files.tensors import METADATA_KEY
+from tests.convert.conftest import as_ours, image_arch, imported, mae_arch, published, random_params, run
 
 torch = pytest.importorskip("torch")
 
@@ -49,14 +52,10 @@ def test_pytorch_file_reads_as_pytorch_reads_it(zipped: bool, dtype: Any, tmp_pa
     }
     torch.save(tensors, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
     source = open_source(str(tmp_path / "x.pth"))
-    assert source.infos.keys() == tensors.keys()
+    assert source.arrays.keys() == tensors.keys()
     for name, tensor in tensors.items():
-        read = source.fetch(name, None)
-        assert np.array_equal(read.astype(np.float64), tensor.detach().double().numpy())
-        if len(tensor):
-            assert np.array_equal(
-                source.fetch(name, 1).astype(np.float64), tensor[1].detach().double().numpy()
-            )
+        read = source.arrays[name].astype(np.float64)
+        assert np.array_equal(read, tensor.detach().double().numpy())
 
 
 @pytest.mark.parametrize("zipped", FORMATS.values(), ids=FORMATS)
@@ -138,8 +137,6 @@ def test_view_that_reaches_out_of_its_storage_is_refused(tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def good_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The same weights in three containers."""
-    from safetensors.numpy import save_file
-
     folder = tmp_path_factory.mktemp("good")
     weights = published(image_arch())
     save_file(weights, folder / "x.safetensors")
@@ -197,13 +194,13 @@ def test_torchscript_program_is_not_taken_for_weights(tmp_path: Path) -> None:
         archive.writestr("x/data.pkl", b"\x80\x02}.")
         archive.writestr("x/code/__torch__.py", b"")
     with pytest.raises(ConfigError, match="TorchScript"):
-        open_pickle(str(tmp_path / "x.pt"))
+        read_pickle(str(tmp_path / "x.pt"))
 
 
 def test_safetensors_reads_as_its_library_reads_it(save: Callable[..., str]) -> None:
     weights = published(mae_arch())
     source = open_source(save(weights))
-    assert all(np.array_equal(source.fetch(k, None), v) for k, v in weights.items())
+    assert all(np.array_equal(source.arrays[k], v) for k, v in weights.items())
 
 
 def test_bfloat16_safetensors_opens_without_pytorch(tmp_path: Path) -> None:
@@ -211,7 +208,7 @@ def test_bfloat16_safetensors_opens_without_pytorch(tmp_path: Path) -> None:
 
     x = torch.randn(4, 3).bfloat16()
     save_file({"x": x}, tmp_path / "x.safetensors")
-    read = open_source(str(tmp_path / "x.safetensors")).fetch("x", None)
+    read = open_source(str(tmp_path / "x.safetensors")).arrays["x"]
     assert np.array_equal(read.astype(np.float32), x.float().numpy())
 
 
@@ -228,7 +225,7 @@ def test_hub_name_is_fetched_through_huggingface_hub(
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
-    assert open_source("hf://org/name").infos
+    assert open_source("hf://org/name").arrays
     assert asked == ["org/name"]
 
 
@@ -247,7 +244,7 @@ def test_what_the_hub_says_of_pixels_is_fetched_with_the_weights(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
     assert read_stated("hf://org/pixels").mean == (0.5,)
-    assert open_source("hf://org/pixels").infos
+    assert open_source("hf://org/pixels").arrays
     assert len(asked) == 1  # once for both
     assert "preprocessor_config.json" in asked[0]
 
@@ -262,3 +259,46 @@ def test_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ConfigError, match="cannot be fetched") as caught:
         open_source("hf://org/unreachable")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("arch", "grid", [1000, 1000, 1000]),
+        ("arch", "video", "qv"),
+        ("arch", "positions", "nowhere"),
+        ("arch", "patch", [1, 16, 16]),
+        ("encoder", "heads", 10**9),
+        ("encoder", "norm_eps", "small"),
+    ],
+)
+def test_description_that_no_model_has_is_one_line(
+    part: str, name: str, value: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arch = image_arch()
+    data = arch.to_json()
+    (data if part == "arch" else data[part])[name] = value
+    about = {METADATA_KEY: json.dumps({"arch": data})}
+    (tmp_path / "ours").mkdir()
+    save_file(random_params(arch), tmp_path / "ours" / "weights.safetensors", metadata=about)
+    for command in (("import",), ("export", "--format=timm")):
+        assert run(command[0], tmp_path / "ours", *command[1:], "--dry_run") == 2
+        error = capsys.readouterr().err.strip()
+        assert "weights.safetensors: " in error
+        assert "\n" not in error
+
+
+def test_export_of_a_damaged_tree_names_both_sides(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arch = image_arch()
+    for change, says in (
+        ({"encoder/norm/scale": np.ones(7, np.float32)}, "is [7], expected [32]"),
+        ({}, "no"),
+    ):
+        params = random_params(arch) | change
+        if not change:
+            del params["encoder/norm/bias"]
+        src = as_ours(arch, tmp_path / says[:2].strip(), params)
+        assert run("export", src, "--format=official", "--dry_run") == 2
+        assert says in capsys.readouterr().err

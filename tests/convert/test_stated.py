@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from amd_jax.config import ConfigError
-from amd_jax.convert.sources import read_stated
-from amd_jax.convert.stated import Stated, of_processor
+from amd_jax.convert.files.opening import read_stated
+from amd_jax.convert.files.stated import Stated, of_processor
 from tests.convert.conftest import as_ours, image_arch, published, run
 from tests.runs import tiny
 

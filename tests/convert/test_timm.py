@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amd_jax.convert import build
-from amd_jax.convert.arch import Arch
+from amd_jax.convert.files.stated import Stated
 from amd_jax.convert.load import load_classifier, load_encoder
-from amd_jax.convert.stated import Stated
+from amd_jax.convert.network import Network
 from amd_jax.data.transforms import resize_center_crop
 from amd_jax.models.blocks import layer_norm
 from amd_jax.models.patches import normalize, patchify
@@ -26,7 +25,7 @@ TOLERANCE = 1e-5  # of the largest value
 MEAN, STD = (0.1, 0.5, 0.6), (0.5, 0.2, 0.3)
 
 MEAN_POOL = {"norm": False, "fc_norm": True}
-CASES: dict[str, Arch] = {
+CASES: dict[str, Network] = {
     "mean": image_arch(classes=7, **MEAN_POOL),
     "mean, learned positions": image_arch(classes=7, positions="learned", **MEAN_POOL),
     "mean, without a CLS token": image_arch(classes=7, cls_token=False, **MEAN_POOL),
@@ -42,17 +41,17 @@ CASES: dict[str, Arch] = {
 }
 
 
-def _said(arch: Arch) -> Stated:
+def _said(arch: Network) -> Stated:
     c = arch.channels
     return Stated(MEAN[:c], STD[:c], classes=tuple(f"class {i}" for i in range(arch.classes)))
 
 
-def _pixels(arch: Arch) -> np.ndarray:
-    size = arch.grid[1] * arch.patch[1]
+def _pixels(arch: Network) -> np.ndarray:
+    size = arch.encoder.grid[1] * arch.patch[1]
     return np.random.default_rng(1).integers(0, 256, (2, size, size, arch.channels), np.uint8)
 
 
-def _photo(arch: Arch) -> np.ndarray:
+def _photo(arch: Network) -> np.ndarray:
     return np.random.default_rng(2).integers(0, 256, (300, 411, arch.channels), np.uint8)
 
 
@@ -74,14 +73,14 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, A
     return {case: (ours / str(i), np.load(jobs / str(i) / "theirs.npz")) for i, case in enumerate(CASES)}
 
 
-def _ours(src: Path, arch: Arch) -> np.ndarray:
+def _ours(src: Path, arch: Network) -> np.ndarray:
     """Our logits; without a head what it would read."""
     x = normalize(patchify(jnp.asarray(_pixels(arch))[:, None], arch.patch), *_normalisation(arch))
-    at = jnp.broadcast_to(jnp.arange(arch.tokens), x.shape[:2])
+    at = jnp.broadcast_to(jnp.arange(arch.encoder.tokens), x.shape[:2])
     if arch.classes:
-        loaded = load_classifier(str(src), build.classifier(arch), arch.patch, arch.channels)
+        loaded = load_classifier(str(src), arch.classifier(), arch.patch, arch.channels)
         assert not loaded.new
-        return np.asarray(build.classifier(arch).apply({"params": loaded.params}, x, at))
+        return np.asarray(arch.classifier().apply({"params": loaded.params}, x, at))
     tokens = _tokens(src, arch, x, at)
     if not arch.fc_norm:
         return tokens[:, 0]
@@ -92,12 +91,12 @@ def _ours(src: Path, arch: Arch) -> np.ndarray:
     return np.asarray(layer_norm("fc_norm", 1e-6).apply({"params": params}, tokens[:, 1:].mean(axis=1)))
 
 
-def _normalisation(arch: Arch) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalisation(arch: Network) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return MEAN[: arch.channels], STD[: arch.channels]
 
 
-def _tokens(src: Path, arch: Arch, x: jax.Array, at: jax.Array) -> np.ndarray:
-    config = build.encoder(arch)
+def _tokens(src: Path, arch: Network, x: jax.Array, at: jax.Array) -> np.ndarray:
+    config = arch.encoder
     loaded = load_encoder(str(src), config, arch.patch, arch.channels, final_norm=arch.norm)
     return np.asarray(ViT(config, arch.norm).apply({"params": loaded.params}, x, at)[0])
 
@@ -117,7 +116,7 @@ def test_timm_gives_our_logits(case: str, answers: dict[str, tuple[Path, Any]]) 
 def test_timm_gives_our_features(case: str, answers: dict[str, tuple[Path, Any]]) -> None:
     (src, theirs), arch = answers[case], CASES[case]
     x = normalize(patchify(jnp.asarray(_pixels(arch))[:, None], arch.patch), *_normalisation(arch))
-    at = jnp.broadcast_to(jnp.arange(arch.tokens), x.shape[:2])
+    at = jnp.broadcast_to(jnp.arange(arch.encoder.tokens), x.shape[:2])
     assert _error(_tokens(src, arch, x, at), theirs["features"]) < TOLERANCE
 
 
@@ -126,7 +125,7 @@ def test_timms_evaluation_transform_is_our_crop_and_normalisation(
     case: str, answers: dict[str, tuple[Path, Any]]
 ) -> None:
     arch = CASES[case]
-    size = arch.grid[1] * arch.patch[1]
+    size = arch.encoder.grid[1] * arch.patch[1]
     mean, std = (np.array(x, np.float32) for x in _normalisation(arch))
     ours = (resize_center_crop(_photo(arch), size) / np.float32(255) - mean) / std
     np.testing.assert_allclose(answers[case][1]["transformed"].transpose(1, 2, 0), ours, atol=1e-5)

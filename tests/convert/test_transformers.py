@@ -9,16 +9,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amd_jax.convert import build
-from amd_jax.convert.arch import Arch, Decoder, Stack
+from amd_jax.convert.files.opening import open_source
+from amd_jax.convert.files.stated import Stated
 from amd_jax.convert.kinds import recognise
 from amd_jax.convert.load import Loaded, load_classifier, load_student
-from amd_jax.convert.sources import open_source
-from amd_jax.convert.stated import Stated
+from amd_jax.convert.network import Network
 from amd_jax.data.transforms import resize_center_crop
 from amd_jax.models.masking import Masks, masks_from_levels
 from amd_jax.models.patches import normalize, patchify
-from tests.convert.conftest import as_ours, image_arch, imported, mae_arch, run, video_arch
+from tests.convert.conftest import (
+    as_ours,
+    decoder,
+    image_arch,
+    imported,
+    mae_arch,
+    run,
+    stack,
+    video_arch,
+)
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -37,7 +45,7 @@ DECODER = {
     "decoder_num_attention_heads": 2,
     "decoder_intermediate_size": 32,
 }
-AMD_IMAGES = mae_arch(decoder=Decoder(Stack(16, 2, 2, 64), embed_bias=False, positions="sincos_2d"))
+AMD_IMAGES = mae_arch(decoder=decoder(stack(16, 2, 2, 64), False, "sincos_2d"))
 TOLERANCE = 2e-5  # of the largest value
 
 
@@ -109,11 +117,11 @@ def _theirs(model: Any, pixels: np.ndarray, masks: Masks) -> np.ndarray:
 
 def _ours(src: str, pixels: np.ndarray, masks: Masks) -> np.ndarray:
     """Our model on the same weights, in the order transformers has."""
-    arch = recognise(open_source(src)).arch
+    arch = recognise(open_source(src)).network
     x = patchify(jnp.asarray(pixels), arch.patch)
     loaded: Loaded
     if arch.decoder:
-        student = build.student(arch)
+        student = arch.student()
         loaded = load_student(src, student, arch.patch, arch.channels)
         assert not loaded.new
         visible = jnp.take_along_axis(x, masks.student[..., None], axis=1)
@@ -122,10 +130,10 @@ def _ours(src: str, pixels: np.ndarray, masks: Masks) -> np.ndarray:
             return np.asarray(out.pixels)
         order = np.argsort(np.concatenate([masks.student, masks.masked], axis=1), axis=1)
         return np.take_along_axis(np.asarray(out.pixels), order[..., None], axis=1)
-    classifier = build.classifier(arch)
+    classifier = arch.classifier()
     loaded = load_classifier(src, classifier, arch.patch, arch.channels)
     assert not loaded.new
-    at = jnp.broadcast_to(jnp.arange(arch.tokens), x.shape[:2])
+    at = jnp.broadcast_to(jnp.arange(arch.encoder.tokens), x.shape[:2])
     return np.asarray(classifier.apply({"params": loaded.params}, x, at))
 
 
@@ -161,7 +169,7 @@ def test_model_exported_by_us_opens_in_transformers_without_a_missing_key(
         assert torch.equal(value, again.state_dict()[name]), name
 
 
-def _export(arch: Arch, tmp_path: Path) -> Any:
+def _export(arch: Network, tmp_path: Path) -> Any:
     """Random weights of ours as a transformers model."""
     assert run("export", as_ours(arch, tmp_path / "ours"), "--format=hf", "--out", tmp_path / "hf") == 0
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
@@ -173,7 +181,7 @@ def _export(arch: Arch, tmp_path: Path) -> Any:
     [mae_arch(), AMD_IMAGES, video_arch(fc_norm_eps=1e-5), video_arch()],
     ids=["mae", "AMD on images", "videomae", "videomae with our epsilon"],
 )
-def test_our_weights_give_the_same_outputs_in_transformers(arch: Arch, tmp_path: Path) -> None:
+def test_our_weights_give_the_same_outputs_in_transformers(arch: Network, tmp_path: Path) -> None:
     model = _export(arch, tmp_path)
     pixels, masks = _inputs(arch.video), _masks(arch.video)
     # transformers fixes fc_norm's epsilon at 1e-5: with our 1e-6 outputs differ by what that makes.

@@ -9,10 +9,9 @@ from PIL import Image
 
 from amd_jax import sharding
 from amd_jax.config import ConfigError
-from amd_jax.convert.tables import flatten
 from amd_jax.train import program, setup
 from amd_jax.train.weights import load_start
-from amd_jax.trees import path_name
+from amd_jax.trees import flatten, path_name
 from amd_jax.workdir import save_config
 from configs import finetune_vitb_in1k
 from tests.runs import assert_same, tiny, untrained

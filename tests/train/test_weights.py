@@ -11,9 +11,8 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from amd_jax.config import ConfigError
-from amd_jax.convert.arch import Arch
-from amd_jax.convert.runs import arch_of_run
-from amd_jax.convert.stated import Stated
+from amd_jax.convert.files.stated import Stated
+from amd_jax.convert.network import Network
 from amd_jax.models import build
 from amd_jax.train import setup
 from amd_jax.train.program import Program
@@ -30,10 +29,10 @@ CONFIG = {
 }
 
 
-def _arch(config: ConfigDict) -> Arch:
+def _arch(config: ConfigDict) -> Network:
     """The teacher that the config asks for."""
     encoder = build.encoder(config, "teacher")
-    return Arch.of_encoder(encoder, build.patch(config), config.data.channels, final_norm=True)
+    return Network(encoder, build.patch(config), config.data.channels, video=False)
 
 
 def _timm(folder: Path, content: Any = CONFIG) -> str:
@@ -49,7 +48,7 @@ def _learned() -> dict[str, Any]:
     import numpy as np
 
     arch = _arch(tiny())
-    return {"pos_embed": np.ones((1, arch.tokens + 1, arch.encoder.width), np.float32)}
+    return {"pos_embed": np.ones((1, arch.encoder.tokens + 1, arch.encoder.block.width), np.float32)}
 
 
 def _taught(weights: str, **changes: Any) -> ConfigDict:
@@ -149,7 +148,7 @@ def test_student_of_other_pixels_is_told_the_keys_to_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = finetune_vitb_in1k.get_config("smoke")
-    arch = arch_of_run(config, {})
+    arch = Network(build.encoder(config, "student"), build.patch(config), config.data.channels, video=False)
     said = Stated((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), origin="somewhere")
     config.student.weights = str(as_ours(arch, tmp_path / "ours", said=said))
     prepared = _prepare(config, tmp_path / "run", monkeypatch)

@@ -130,7 +130,7 @@ def of_processor(processor: Mapping[str, Any], origin: str) -> Stated:
         size = [size, size]
     resample = processor.get("resample")
     how = INTERPOLATIONS.get(resample) if isinstance(resample, int) else None
-    return _stated(origin, mean, std, size, how, None)
+    return _stated(origin, mean, std, size, how)
 
 
 def of_transformers(config: Mapping[str, Any], origin: str) -> Stated:
@@ -139,9 +139,7 @@ def of_transformers(config: Mapping[str, Any], origin: str) -> Stated:
     if not isinstance(names, Mapping) or not all(str(i) in names for i in range(len(names))):
         return Stated()
     listed = [names[str(i)] for i in range(len(names))]
-    if listed == numbered(len(listed)):
-        return Stated()
-    return _stated(origin, None, None, None, None, listed)
+    return Stated() if listed == numbered(len(listed)) else _stated(origin, classes=listed)
 
 
 def numbered(classes: int) -> list[str]:
@@ -150,7 +148,7 @@ def numbered(classes: int) -> list[str]:
 
 
 def of_metadata(text: str | None, origin: str) -> Stated:
-    """What the header of a safetensors file of ours says (`text` as under `readers.METADATA_KEY`)."""
+    """What the header of a safetensors file of ours says (`text` as under `tensors.METADATA_KEY`)."""
     try:
         data = json.loads(text or "{}")
     except ValueError:
@@ -159,7 +157,14 @@ def of_metadata(text: str | None, origin: str) -> Stated:
     return from_json(said, origin) if said else Stated()
 
 
-def _stated(origin: str, mean: Any, std: Any, size: Any, interpolation: Any, classes: Any) -> Stated:
+def _stated(
+    origin: str,
+    mean: Any = None,
+    std: Any = None,
+    size: Any = None,
+    interpolation: Any = None,
+    classes: Any = None,
+) -> Stated:
     """Checked values.
 
     Raises:

@@ -38,11 +38,6 @@ def summary(rows: Iterable[Row]) -> str:
     return ", ".join(f"{n} {status}" for status, n in counts.items())
 
 
-def layers(name: str, start: int, stop: int) -> str:
-    """`blocks.{}.norm1.weight` for the layers from `start` up to `stop`, which is not among them."""
-    return name.format(start if stop - start == 1 else f"{start}-{stop - 1}")
-
-
 def condense(names: Sequence[str], limit: int = 12) -> str:
     """A readable list of names: layer numbers are folded, and a long list ends in a count."""
     folded: dict[str, list[int]] = {}

@@ -1,5 +1,6 @@
-"""From what the user calls SRC to an opened source: a file, a folder, a hub name, a checkpoint of ours."""
+"""From what the user calls SRC to its weights: a file, a folder, a hub name, a checkpoint of ours."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -7,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from amd_jax.config import ConfigError
-from amd_jax.convert import stated
-from amd_jax.convert.pickles import open_pickle
-from amd_jax.convert.readers import METADATA_KEY, Source, merge, open_arrays, open_safetensors
+from amd_jax.convert.files import stated
+from amd_jax.convert.files.pickles import read_pickle
+from amd_jax.convert.files.tensors import METADATA_KEY, Source, read_metadata, read_safetensors
+from amd_jax.trees import flatten
 
 WEIGHTS = "weights.safetensors"  # what `import` writes
 PROCESSOR = "preprocessor_config.json"  # where transformers keeps mean, std and size
@@ -19,7 +21,7 @@ _MODEL_FILES = ("model.safetensors", "pytorch_model.bin")  # those that a config
 
 
 def open_source(src: str) -> Source:
-    """Opens weights by path or by `hf://org/name`; nothing but headers is read, except of our own runs.
+    """Reads weights by path or by `hf://org/name`.
 
     Raises:
       ConfigError: there is nothing, or nothing that can be read.
@@ -30,10 +32,7 @@ def open_source(src: str) -> Source:
         return _open_folder(path)
     if not path.exists():
         raise ConfigError(f"{src}: no such file or folder")
-    try:
-        return _open_file(src)
-    except OSError as error:
-        raise ConfigError(f"{src}: cannot be read ({error.strerror or error})") from error
+    return _open_file(src)
 
 
 def read_stated(src: str) -> stated.Stated:
@@ -72,24 +71,15 @@ def _read_folder(folder: Path) -> stated.Stated:
 def _read_header(path: Path) -> stated.Stated:
     if path.suffix != ".safetensors":
         return stated.Stated()
-    try:
-        return stated.of_metadata(open_safetensors(str(path)).metadata.get(METADATA_KEY), str(path))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return stated.of_metadata(read_metadata(str(path)).get(METADATA_KEY), str(path))
 
 
 def _read_run(run: Path) -> stated.Stated:
-    from amd_jax.workdir import CONFIG, load_classes, run_config
+    from amd_jax.workdir import CONFIG, load_classes, run_config  # orbax, which only runs need
 
     data = run_config(str(run)).data
-    return stated.Stated(
-        tuple(data.mean),
-        tuple(data.std),
-        (data.image_size, data.image_size),
-        stated.OURS,
-        load_classes(str(run)),
-        str(run / CONFIG),
-    )
+    size, classes = (data.image_size, data.image_size), load_classes(str(run))
+    return stated.Stated(tuple(data.mean), tuple(data.std), size, stated.OURS, classes, str(run / CONFIG))
 
 
 def _run_of(folder: Path) -> tuple[Path | None, int | None]:
@@ -102,8 +92,11 @@ def _run_of(folder: Path) -> tuple[Path | None, int | None]:
 
 def _open_file(path: str) -> Source:
     """Goes by the first bytes: suffixes are often wrong."""
-    with open(path, "rb") as file:
-        start = file.read(64)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not start:
         raise ConfigError(f"{path}: the file is empty")
     if start.lstrip()[:1] == b"<":
@@ -111,17 +104,17 @@ def _open_file(path: str) -> Source:
     if start.startswith(b"version https://git-lfs"):
         raise ConfigError(f"{path}: a Git LFS pointer; fetch the file itself with `git lfs pull`")
     if start[:4] == b"PK\x03\x04":
-        return open_pickle(path)
+        return read_pickle(path)
     if start[8:9] == b"{" or path.endswith(".safetensors"):  # before it stands the header's length
-        return open_safetensors(path)
+        return read_safetensors(path)
     if start[:1] == b"\x80":
-        return open_pickle(path)
+        return read_pickle(path)
     raise ConfigError(f"{path}: neither safetensors nor a PyTorch file")
 
 
 def _open_folder(folder: Path) -> Source:
     if (folder / WEIGHTS).is_file():
-        return open_safetensors(str(folder / WEIGHTS))
+        return read_safetensors(str(folder / WEIGHTS))
     run, step = _run_of(folder)
     if run:
         return _open_run(run, step)
@@ -131,8 +124,7 @@ def _open_folder(folder: Path) -> Source:
         if (folder / name).is_file():
             source = _open_file(str(folder / name))
         elif index.is_file():
-            parts = _shards(index)
-            source = merge(str(folder), "shards", [_open_file(str(folder / part)) for part in parts])
+            source = _merged(str(folder), [_open_file(str(folder / part)) for part in _shards(index)])
         else:
             continue
         return _with_config(source, str(folder), config)
@@ -156,20 +148,19 @@ def _shards(index: Path) -> list[str]:
     return parts
 
 
+def _merged(path: str, parts: list[Source]) -> Source:
+    """Several files that together hold one set of weights."""
+    arrays = {name: array for part in parts for name, array in part.arrays.items()}
+    if len(arrays) != sum(len(part.arrays) for part in parts):
+        raise ConfigError(f"{path}: a weight is in two of its files")
+    return Source(path, "shards", arrays)
+
+
 def _with_config(source: Source, path: str, config: dict[str, Any]) -> Source:
     # timm's config.json has another form, and our exports describe themselves.
-    known = config.get("model_type") in ("vit", "vit_mae", "videomae")
-    what = f"{source.what} with config.json" if known else source.what
-    return Source(
-        path,
-        what,
-        source.infos,
-        source.fetch,
-        source.metadata,
-        config if known else {},
-        source.wrapper,
-        source.skipped,
-    )
+    if config.get("model_type") not in ("vit", "vit_mae", "videomae"):
+        return dataclasses.replace(source, path=path)
+    return dataclasses.replace(source, path=path, what=f"{source.what} with config.json", config=config)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -182,14 +173,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _local(src: str) -> str:
-    """`src`, or where it lies once it is fetched: `hf://org/name`, or one file of it."""
-    return _fetch(src) if src.startswith("hf://") else src
-
-
 @functools.lru_cache(maxsize=4)
-def _fetch(src: str) -> str:
-    """Fetches `hf://org/name`, or one file of it: `hf://org/name/file.pth`; once for a process."""
+def _local(src: str) -> str:
+    """`src`; `hf://org/name`, or one file of it (`hf://org/name/file.pth`), is fetched once for a process."""
+    if not src.startswith("hf://"):
+        return src
     parts = src.removeprefix("hf://").strip("/").split("/")
     if len(parts) < 2 or not all(parts):
         raise ConfigError(f"{src}: a name on the hub is hf://ORG/NAME or hf://ORG/NAME/FILE")
@@ -214,24 +202,10 @@ def _fetch(src: str) -> str:
 
 
 def _open_run(run: Path, step: int | None) -> Source:
-    """A checkpoint of a run: its parameters, and the sizes from its config."""
-    from amd_jax.convert.runs import arch_of_run
-    from amd_jax.convert.tables import flatten
+    """A checkpoint of a run: its parameters under their own names, and its config."""
     from amd_jax.workdir import keeps_mean, load_params, run_config
 
     config = run_config(str(run))
     params, step = load_params(str(run), step)
-    arrays = flatten(params)
-    try:
-        arch = arch_of_run(config, arrays)
-    except (AttributeError, KeyError, ValueError) as error:
-        raise ConfigError(f"{run}: its config.json does not describe its parameters ({error})") from error
     mean = ", running mean of the weights" if keeps_mean(str(run), step) else ""
-    source = open_arrays(str(run), f"checkpoint of step {step}{mean}", arrays)
-    return Source(
-        source.path,
-        source.what,
-        source.infos,
-        source.fetch,
-        metadata={METADATA_KEY: json.dumps({"kind": "amd_jax", "arch": arch.to_json()})},
-    )
+    return Source(str(run), f"checkpoint of step {step}{mean}", flatten(params), run=config)

@@ -12,28 +12,27 @@ import math
 import os
 import pickle
 import zipfile
-from collections.abc import Callable
 from typing import IO, Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from amd_jax.config import ConfigError
-from amd_jax.convert.readers import Info, Source, read_array, read_at
+from amd_jax.convert.files.tensors import Source
 
-_STORAGES: dict[str, np.dtype] = {
-    "DoubleStorage": np.dtype(np.float64),
-    "FloatStorage": np.dtype(np.float32),
-    "HalfStorage": np.dtype(np.float16),
-    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
-    "LongStorage": np.dtype(np.int64),
-    "IntStorage": np.dtype(np.int32),
-    "ShortStorage": np.dtype(np.int16),
-    "CharStorage": np.dtype(np.int8),
-    "ByteStorage": np.dtype(np.uint8),
-    "BoolStorage": np.dtype(np.bool_),
+_TYPES = {  # what PyTorch calls a storage's type
+    **{"Double": np.float64, "Float": np.float32, "Half": np.float16, "BFloat16": ml_dtypes.bfloat16},
+    **{
+        "Long": np.int64,
+        "Int": np.int32,
+        "Short": np.int16,
+        "Char": np.int8,
+        "Byte": np.uint8,
+        "Bool": np.bool_,
+    },
 }
-_DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+_STORAGES = {f"{name}Storage": np.dtype(kind) for name, kind in _TYPES.items()}
+_DTYPES = [dtype.name for dtype in _STORAGES.values()]
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _MAX_PICKLE = 64_000_000  # bytes; the pickle of a real checkpoint is some hundred kilobytes
 _WRAPPERS = ("model", "module", "state_dict", "model_state_dict", "student", "model_ema", "ema")
@@ -66,14 +65,18 @@ class _Tensor(NamedTuple):
             raise ValueError("a tensor that reaches beyond its storage")
         return cls(storage, offset, shape, strides)
 
-    @property
-    def contiguous(self) -> bool:
-        expected = 1
-        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
-            if size != 1 and stride != expected:
-                return False
-            expected *= size
-        return True
+    def array(self, numbers: np.ndarray) -> np.ndarray:
+        """The tensor within the bytes that start with its storage.
+
+        Raises:
+          ValueError: there are fewer of them.
+        """
+        dtype = self.storage.dtype
+        whole = numbers[: self.storage.length * dtype.itemsize].view(dtype)
+        if len(whole) != self.storage.length:
+            raise ValueError("it is cut short")
+        strides = [stride * dtype.itemsize for stride in self.strides]
+        return np.lib.stride_tricks.as_strided(whole[self.offset :], self.shape, strides, writeable=False)
 
 
 class _Inert:
@@ -90,27 +93,19 @@ class _Inert:
     def extend(self, _: Any) -> None: ...
 
 
-_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("collections", "defaultdict"): lambda *_: {},
-    ("collections", "Counter"): lambda *_: {},
-    ("torch._utils", "_rebuild_tensor"): _Tensor.build,
-    ("torch._utils", "_rebuild_tensor_v2"): _Tensor.build,
-    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-    ("torch", "Size"): tuple,
-    ("torch", "device"): _Inert,
-    ("argparse", "Namespace"): _Inert,
-    ("pathlib", "PosixPath"): _Inert,
-    ("pathlib", "Path"): _Inert,
-    ("numpy", "dtype"): _Inert,
-    ("numpy", "ndarray"): _Inert,
-    ("_codecs", "encode"): _Inert,
-    **{
-        (f"numpy.{core}.multiarray", n): _Inert
-        for core in ("core", "_core")
-        for n in ("scalar", "_reconstruct")
-    },
-    **{(module, "set"): _Inert for module in ("builtins", "__builtin__")},
+_ALLOWED: dict[str, Any] = {
+    "collections.OrderedDict": collections.OrderedDict,
+    **dict.fromkeys(("collections.defaultdict", "collections.Counter"), lambda *_: {}),
+    **dict.fromkeys(("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"), _Tensor.build),
+    "torch._utils._rebuild_parameter": lambda data, *_: data,
+    "torch.Size": tuple,
+    **dict.fromkeys(("torch.device", "argparse.Namespace", "pathlib.PosixPath", "pathlib.Path"), _Inert),
+    **dict.fromkeys(("numpy.dtype", "numpy.ndarray", "_codecs.encode"), _Inert),
+    **dict.fromkeys(("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"), _Inert),
+    **dict.fromkeys(("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"), _Inert),
+    **dict.fromkeys(("builtins.set", "__builtin__.set"), _Inert),
+    **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
+    **dict.fromkeys(f"torch.{name}" for name in _DTYPES),
 }
 
 
@@ -122,12 +117,8 @@ class _Unpickler(pickle.Unpickler):
         self.storages: dict[str, _Storage] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ALLOWED:
-            return _ALLOWED[module, name]
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        if module == "torch" and name in _DTYPES:
-            return None
+        if f"{module}.{name}" in _ALLOWED:
+            return _ALLOWED[f"{module}.{name}"]
         raise pickle.UnpicklingError(f"it asks to run {module}.{name}")
 
     def persistent_load(self, pid: Any) -> _Storage:
@@ -142,8 +133,8 @@ class _Unpickler(pickle.Unpickler):
         return storage
 
 
-def open_pickle(path: str) -> Source:
-    """Opens a PyTorch file; no tensor is read yet.
+def read_pickle(path: str) -> Source:
+    """Reads a PyTorch file; its numbers stay in the file until somebody touches them.
 
     Raises:
       ConfigError: not a PyTorch file, damaged, without weights, or one that wants to run code.
@@ -153,36 +144,20 @@ def open_pickle(path: str) -> Source:
             is_zip = file.read(4) == b"PK\x03\x04"
             file.seek(0)
             content, offsets = _open_zip(file, path) if is_zip else _open_legacy(file)
+        tensors, wrapper, skipped = _state_dict(path, content)
+        data = np.asarray(np.memmap(path, np.uint8, "r"))
+        arrays = {name: t.array(data[offsets[t.storage.key] :]) for name, t in tensors.items()}
     except ConfigError:
         raise
-    except pickle.UnpicklingError as error:
-        if "asks to run" in str(error):
+    except Exception as error:  # a damaged pickle can fail in any way at all
+        if isinstance(error, pickle.UnpicklingError) and "asks to run" in str(error):
             raise ConfigError(
                 f"{path}: refused, {error}. A file of weights holds tensors only; this one could run any "
                 "code where it is opened. Re-save it as safetensors on a machine that trusts it"
             ) from error
-        raise ConfigError(f"{path}: not a whole PyTorch file ({error})") from error
-    except Exception as error:  # a damaged pickle can fail in any way at all
-        raise ConfigError(
-            f"{path}: not a whole PyTorch file ({type(error).__name__}: {error})"[:300]
-        ) from error
-    tensors, wrapper, skipped = _state_dict(path, content)
-    infos = {name: Info(t.shape, t.storage.dtype) for name, t in tensors.items()}
-    for name, tensor in tensors.items():
-        if tensor.storage.key not in offsets:
-            raise ConfigError(f"{path}: the numbers of {name} are missing; the file is damaged")
-
-    def fetch(name: str, layer: int | None = None) -> np.ndarray:
-        t = tensors[name]
-        start = offsets[t.storage.key]
-        if t.contiguous:
-            return read_array(path, start + t.offset * t.storage.dtype.itemsize, infos[name], layer)
-        whole = read_array(path, start, Info((t.storage.length,), t.storage.dtype))
-        strides = [s * t.storage.dtype.itemsize for s in t.strides]
-        view = np.lib.stride_tricks.as_strided(whole[t.offset :], t.shape, strides)
-        return view.copy() if layer is None else view[layer].copy()
-
-    return Source(path, "PyTorch", infos, fetch, wrapper=wrapper, skipped=skipped)
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ConfigError(f"{path}: not a whole PyTorch file ({why})") from error
+    return Source(path, "PyTorch", arrays, wrapper=wrapper, skipped=skipped)
 
 
 def _open_zip(file: IO[bytes], path: str) -> tuple[Any, dict[str, int]]:
@@ -213,9 +188,8 @@ def _open_zip(file: IO[bytes], path: str) -> tuple[Any, dict[str, int]]:
         if info is None or info.compress_type != zipfile.ZIP_STORED or info.file_size < size:
             raise ConfigError(f"{path}: the numbers of storage {key} are missing or cut short")
         # Local header: 30 bytes, then the name and an extra field, whose lengths are at 26 and 28.
-        local = read_at(path, info.header_offset, 30)
-        lengths = np.frombuffer(local[26:30], "<u2")
-        offsets[key] = info.header_offset + 30 + int(lengths.sum())
+        file.seek(info.header_offset + 26)
+        offsets[key] = info.header_offset + 30 + int(np.frombuffer(file.read(4), "<u2").sum())
     return content, offsets
 
 

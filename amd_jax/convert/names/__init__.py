@@ -1,0 +1,1 @@
+"""Who calls which weight what: the released code with timm, and transformers."""
