@@ -14,8 +14,12 @@ ROOT = Path(__file__).parents[1]
 # A comparison's plan is not the config of a run; tests/compare/ looks at the runs in it.
 OTHERS = ("common", "__init__", "compare_fashion")
 FILES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in OTHERS)
-ARGUMENTS = {"demo": ("teacher", "mae", "amd", "smoke"), "dmae": ("", "mask95", "mask98", "smoke")}
-RUNS = [(name, arg) for name in FILES for arg in ARGUMENTS.get(name.split("_")[0], ("", "smoke"))]
+ARGUMENTS = {
+    "demo": ("teacher", "mae", "amd", "smoke"),
+    "demo_video": ("teacher", "videomae", "amd", "finetune", "frame", "smoke"),
+    **{f"dmae_vit{size}_in1k": ("", "mask95", "mask98", "smoke") for size in ("b", "s", "ti")},
+}
+RUNS = [(name, arg) for name in FILES for arg in ARGUMENTS.get(name, ("", "smoke"))]
 
 
 def load(name: str, argument: str = "smoke") -> ConfigDict:
@@ -123,7 +127,7 @@ def test_amd_on_videos_is_by_the_released_scripts(name: str) -> None:
     assert (c.data.sampling, c.data.stride) == kind
 
 
-TEACHERS = [name for name in FILES if name != "demo" and load(name, "").method in ("amd", "dmae", "kd")]
+TEACHERS = [name for name in FILES if "demo" not in name and load(name, "").method in ("amd", "dmae", "kd")]
 
 
 @pytest.mark.parametrize("name", TEACHERS)

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from amd_jax import probe
 from amd_jax.config import ConfigError
 from amd_jax.data import sources
+from amd_jax.data.example import Example
 from amd_jax.evals import features as evals
 from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
@@ -31,7 +32,7 @@ class FewImages:
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: int) -> sources.Example:
+    def __getitem__(self, index: int) -> Example:
         if self.broken and index % self.broken == 1:
             raise OSError("broken")
         return self.source[index]
