@@ -56,26 +56,30 @@ def test_two_processes_compute_what_one_computes_and_only_one_writes(tmp_path: P
 
 
 @pytest.mark.slow
-def test_two_processes_score_every_example_once(tmp_path: Path) -> None:
-    """2,000 examples in batches of 96: the last one is short for both processes, or for one."""
+@pytest.mark.parametrize(("config", "score"), [("vitb_in1k", "eval"), ("vitb_ssv2", "test")])
+def test_two_processes_score_every_example_once(config: str, score: str, tmp_path: Path) -> None:
+    """2,000 examples in batches of 96: the last one is short for both processes, or for one.
+
+    Images by one view, videos by two.
+    """
     common = ["--config.batch_size=8", "--config.steps=4", "--config.optim.warmup_steps=0"]
-    common += ["--config.eval.batch_size=96", "--config.log.every=1"]
-    finetune = "configs/finetune_vitb_in1k.py:smoke"
+    common += ["--config.eval.batch_size=96", "--config.log.every=1", "--config.eval.crops=1"]
+    finetune = f"configs/finetune_{config}.py:smoke"
     port = free_port()
     together = [f"--workdir={tmp_path}", *common, "--distributed", f"--coordinator=127.0.0.1:{port}"]
     processes = [start(*together, "--processes=2", f"--process={i}", config=finetune) for i in range(2)]
     outputs = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     scores = metrics(tmp_path)[-1]
-    assert scores["eval_examples"] == 2000
+    assert scores[f"{score}_examples"] == 2000
 
     only = [f"--workdir={tmp_path}", *common, "--config.eval.only=True"]
     with start(*only, config=finetune) as process:
         out, err = process.communicate()
     assert process.returncode == 0, err
-    found = re.search(r"eval_top1 (\S+)", out)
+    found = re.search(rf"{score}_top1 (\S+)", out)
     assert found is not None, out
-    assert float(found[1]) == pytest.approx(scores["eval_top1"], abs=0.11)  # two near ties at most
+    assert float(found[1]) == pytest.approx(scores[f"{score}_top1"], abs=0.11)  # two near ties at most
 
 
 @pytest.mark.slow
