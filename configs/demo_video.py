@@ -33,7 +33,7 @@ def get_config(argument: str = "amd") -> ConfigDict:
     config.mask.student_visible, config.mask.teacher_visible = 4, 8
     config.log.every, config.log.pictures_every, config.checkpoint.every = 100, 500, 500
 
-    steps = {"teacher": 2000, "videomae": 1000, "amd": 1000, "finetune": 300, "frame": 300, "smoke": 1000}
+    steps = {"teacher": 2000, "videomae": 1000, "amd": 1000, "finetune": 200, "frame": 300, "smoke": 1000}
     if argument not in steps:
         raise ValueError(f"config argument {argument!r}: choose one of {', '.join(steps)}")
     config.steps = steps[argument]
@@ -45,15 +45,16 @@ def get_config(argument: str = "amd") -> ConfigDict:
         config.student.update(common.teacher_as_student(config))
     if argument in ("finetune", "frame"):
         _finetune(config)
-    if argument == "frame":
+    if argument == "frame":  # with all labels
+        config.data.share = 1.0
         config.data.frames = config.model.tubelet = 1
     return common.finish(config, argument if argument == "smoke" else "")
 
 
 def _finetune(config: ConfigDict) -> None:
-    """With labels of 5 % of the videos; all frames are seen in full."""
+    """With labels of 1 % of the videos; their frames are seen whole."""
     config.method = "finetune"
-    config.data.share = 0.05
+    config.data.share = 0.01
     config.data.repeats = 1
     config.data.crop_scale = (1.0, 1.0)
     config.batch_size = 64
