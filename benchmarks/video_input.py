@@ -7,8 +7,8 @@ configs/vitb_k400.py (four crops of each decoded clip) and configs/finetune_vitb
 RandAugment). Videos look like those of Kinetics: 10 seconds at 30 frames a second, H.264 with a key frame
 every 250 frames, as video sites have them, and every 12; and clips that `amd_jax.data.prepare_video` makes of
 the former. Beside them, for decoding alone, OpenCV and decord, where they are installed. All run on one core
-and take turns, so that a busy machine is busy for all; files are in the page cache. At the end: what a TPU
-v5e chip would take.
+and take turns; CPU time is counted, so that others on the machine matter little. Files are in the page cache.
+At the end: what a TPU v5e chip would take.
 """
 
 import argparse
@@ -83,9 +83,9 @@ def sources(folder: Path, sizes: list[str], videos: int) -> Iterator[tuple[str, 
             source = _source("folder", path)
             yield f"{width}×{height} files, key frame every {gop}, {_mib(path, videos)}", source, True
             if gop == 250:
-                start = time.perf_counter()
+                start = time.process_time()
                 prepare_video(source, str(path / "clips" / "train"))
-                rate = videos / (time.perf_counter() - start)
+                rate = videos / (time.process_time() - start)
                 made = f"prepared at {rate:.2f} videos/s, {_mib(path / 'clips', videos)}"
                 yield f"clips of these, {made}", _source("clips", path / "clips"), False
 
@@ -129,21 +129,21 @@ def _alternative(read: Read, reader: Reader) -> Callable[[int], object]:
 
 
 def measure(timed: dict[str, Callable[[int], object]], clips: int, rounds: int) -> dict[str, float]:
-    """Examples a second of each, the median over rounds in which they take turns."""
+    """Examples a second of CPU time of each, the median over rounds in which they take turns."""
     rates: dict[str, list[float]] = {name: [] for name in timed}
     for turn in range(-1, rounds):  # the first warms up
         names = list(timed)
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
-            start = time.perf_counter()
+            start = time.process_time()
             for number in range(clips):
                 timed[name](max(turn, 0) * clips + number)
-            rates[name].append(clips / (time.perf_counter() - start))
+            rates[name].append(clips / (time.process_time() - start))
     return {name: statistics.median(values[1:]) for name, values in rates.items()}
 
 
 def stages(made: Callable[[int], object], clips: int) -> dict[str, float]:
     """Milliseconds an example by the function that they go to."""
-    profile = cProfile.Profile()
+    profile = cProfile.Profile(time.process_time)
     for number in range(clips):
         profile.runcall(made, number)
     spent = dict.fromkeys(STAGES, 0.0)
@@ -187,7 +187,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, source, files in sources(Path(folder), args.sizes, args.videos):
             timed = ways(source, files)
-            print(f"\n{name}: examples a second on one core")
+            print(f"\n{name}: examples a second of a core")
             for way, rate in measure(timed, args.clips, args.rounds).items():
                 print(f"  {way:24}{rate:8.2f}")
             for column in CONFIGS:
