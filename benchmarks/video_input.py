@@ -70,19 +70,21 @@ def make_input(name: str, role: str, source: Source) -> Input:
     return Input(Reader(source, data.channels, sampler), TrainViews.from_config(data))
 
 
-def sources(folder: Path, sizes: list[str], videos: int) -> Iterator[tuple[str, Source, bool]]:
+def sources(
+    folder: Path, sizes: list[str], gops: list[int], videos: int
+) -> Iterator[tuple[str, Source, bool]]:
     """What is read, by name and size, and whether they are files of their own."""
     for size in sizes:
         height, width = map(int, size.split("x"))
         pixels = [moving(seed, height, width) for seed in range(videos)]
-        for gop in (250, 12):
+        for gop in gops:
             path = folder / f"{size}-{gop}"
             (path / "train" / "a").mkdir(parents=True)
             for number, frames in enumerate(pixels):
                 (path / "train" / "a" / f"{number}.mp4").write_bytes(encode(frames, FPS, gop=gop))
             source = _source("folder", path)
             yield f"{width}×{height} files, key frame every {gop}, {_mib(path, videos)}", source, True
-            if gop == 250:
+            if gop == max(gops):
                 start = time.process_time()
                 prepare_video(source, str(path / "clips" / "train"))
                 rate = videos / (time.process_time() - start)
@@ -177,6 +179,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", nargs="+", default=["256x340"], help="height x width of the videos")
+    parser.add_argument("--gops", type=int, nargs="+", default=[250, 12], help="frames to a key frame")
     parser.add_argument("--videos", type=int, default=2, help="files of each kind")
     parser.add_argument("--clips", type=int, default=12, help="examples in a round")
     parser.add_argument("--rounds", type=int, default=7, help="the table shows the median of so many")
@@ -185,7 +188,7 @@ def main() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     print(about())
     with tempfile.TemporaryDirectory() as folder:
-        for name, source, files in sources(Path(folder), args.sizes, args.videos):
+        for name, source, files in sources(Path(folder), args.sizes, args.gops, args.videos):
             timed = ways(source, files)
             print(f"\n{name}: examples a second of a core")
             for way, rate in measure(timed, args.clips, args.rounds).items():
