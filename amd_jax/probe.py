@@ -19,8 +19,9 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags.tuple_parser import TupleParser
 
 from amd_jax import exits, hardware
-from amd_jax.config import KEYS, ConfigError, Key, check_names
+from amd_jax.config import KEYS, Key, check_names
 from amd_jax.data import sources
+from amd_jax.errors import ConfigError
 from amd_jax.evals.features import Scores, make_prober
 from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining

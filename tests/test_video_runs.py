@@ -1,6 +1,6 @@
 """Video configs train from real files: from a list, from class folders, from folders of frames.
 
-Every kind of config from one of these, and one kind from all of them. (tests/test_config.py looks at all configs.)
+Every kind of config from one of these, one kind from all of them; tests/test_config.py looks at all configs.
 """
 
 from pathlib import Path

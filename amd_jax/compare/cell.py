@@ -14,7 +14,7 @@ import numpy as np
 
 from amd_jax import probe
 from amd_jax.compare.grid import Cell
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 from amd_jax.train import loop, metrics, setup
 from amd_jax.workdir import load_params, write_json
 

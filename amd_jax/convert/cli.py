@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from amd_jax import exits
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 
 DESCRIPTION = "Weights in and out: MAE, VideoMAE, AMD, DMAE, Hugging Face and timm."
 SOURCES = (

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from amd_jax.config import ConfigError
 from amd_jax.convert import guesses
 from amd_jax.convert.names.hf import VIDEOMAE_NORM_EPS
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network, Shape, Triple, times
+from amd_jax.errors import ConfigError
 from amd_jax.models import build
 from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.student import AlignConfig, DecoderConfig

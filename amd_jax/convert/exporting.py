@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError
+from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from amd_jax.convert.account import Row, summary
 from amd_jax.convert.files.opening import PROCESSOR, open_source, read_stated
 from amd_jax.convert.files.stated import OURS, Stated
@@ -17,6 +17,7 @@ from amd_jax.convert.importing import metadata
 from amd_jax.convert.kinds import OF_ANY_PIXELS, Found, never_saved, original_kind, recognise
 from amd_jax.convert.names import entries, hf, official
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network
+from amd_jax.errors import ConfigError
 from amd_jax.models.sizes import SIZES
 
 WEIGHTS = "model.safetensors"

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.convert.network import Triple
+from amd_jax.errors import ConfigError
 from amd_jax.models import positions
 
 EQUAL = 1e-4  # largest difference of a position table that still counts as the fixed one

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.convert import describe
 from amd_jax.convert.account import Row, condense
 from amd_jax.convert.files.tensors import METADATA_KEY, Source
 from amd_jax.convert.names import entries, hf, official
 from amd_jax.convert.names.entries import Entry
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network, Shape
+from amd_jax.errors import ConfigError, UserError
 
 # Kind -> (layout, task or "" for any, what it is). Kinds of one layout and task have the same names and
 # shapes; which of them a file is can then only be said by whoever knows where it comes from.
@@ -117,7 +117,7 @@ def recognise(source: Source, kind: str = "", given: describe.Facts | None = Non
     facts = _stated(source) or (describe.of_hf(source.config) if source.config else {})
     try:
         table, network = _described(theirs, layout, source.arrays[embed].shape, facts, given)
-    except (ConfigError, ValueError, IndexError) as error:
+    except (UserError, ValueError, IndexError) as error:
         raise ConfigError(f"{source.path}: {' '.join(str(error).split())}") from error
     found, why = _kind(layout, network, source)
     if kind:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.convert.account import Row, summary
 from amd_jax.convert.files.opening import open_source
 from amd_jax.convert.importing import headline
 from amd_jax.convert.kinds import Found, recognise
 from amd_jax.convert.matching import Want, match
 from amd_jax.convert.network import Triple, parameter_shapes
+from amd_jax.errors import ConfigError
 from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.classifier import Classifier
 from amd_jax.models.sizes import SIZES

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.convert import resize
 from amd_jax.convert.account import Row, condense
 from amd_jax.convert.guesses import fixed_table
 from amd_jax.convert.kinds import Found
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Shape, Triple, times
+from amd_jax.errors import ConfigError
 from amd_jax.models.student import DecoderConfig
 from amd_jax.models.vit import ViTConfig
 

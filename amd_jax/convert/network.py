@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.classifier import Classifier
 from amd_jax.models.masking import Masks

@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError
+from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from amd_jax.convert.files.tensors import Source, read_safetensors
 from amd_jax.convert.kinds import Found, recognise
 from amd_jax.convert.names import entries, official
+from amd_jax.errors import ConfigError, UserError
 from amd_jax.models.masking import Masks, masks_from_levels
 from amd_jax.models.patches import normalize, patchify
 from amd_jax.models.student import AlignConfig, Student
@@ -112,7 +113,7 @@ def errors(case: Case) -> dict[str, float]:
     except KeyError as error:
         raise ConfigError(f"{case.path}: a case of {kind} needs {error}, which is not in it") from error
     except (ValueError, TypeError, IndexError) as error:
-        if isinstance(error, ConfigError):
+        if isinstance(error, UserError):
             raise
         why = str(error).strip().split("\n")[0][:200]
         raise ConfigError(f"{case.path}: its sizes do not fit together ({why})") from error

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from amd_jax.config import ConfigError
 from amd_jax.convert.files import stated
 from amd_jax.convert.files.pickles import read_pickle
 from amd_jax.convert.files.tensors import METADATA_KEY, Source, read_metadata, read_safetensors
+from amd_jax.errors import ConfigError
 from amd_jax.trees import flatten
 
 WEIGHTS = "weights.safetensors"  # what `import` writes

@@ -17,8 +17,8 @@ from typing import IO, Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.convert.files.tensors import Source
+from amd_jax.errors import ConfigError, UserError
 
 _TYPES = {  # what PyTorch calls a storage's type
     **{"Double": np.float64, "Float": np.float32, "Half": np.float16, "BFloat16": ml_dtypes.bfloat16},
@@ -147,7 +147,7 @@ def read_pickle(path: str) -> Source:
         tensors, wrapper, skipped = _state_dict(path, content)
         data = np.asarray(np.memmap(path, np.uint8, "r"))
         arrays = {name: t.array(data[offsets[t.storage.key] :]) for name, t in tensors.items()}
-    except ConfigError:
+    except UserError:
         raise
     except Exception as error:  # a damaged pickle can fail in any way at all
         if isinstance(error, pickle.UnpicklingError) and "asks to run" in str(error):

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's
 OURS = "bicubic"  # what data/transforms.py resizes with

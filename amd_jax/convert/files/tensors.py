@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 
 METADATA_KEY = "amd_jax"  # our description of the weights, as JSON
 Arrays = dict[str, np.ndarray]

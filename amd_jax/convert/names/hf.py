@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.convert.files.stated import INTERPOLATIONS, Stated, numbered
 from amd_jax.convert.names.entries import Entry, Parts, linear, norm, patch_embed, positions, same, token
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network
+from amd_jax.errors import ConfigError
 
 VIDEOMAE_NORM_EPS = 1e-5  # of decoder.norm and fc_norm, fixed in modeling_videomae.py
 EMBED_BIAS = "decoder.decoder_embed.bias"
