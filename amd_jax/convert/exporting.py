@@ -10,7 +10,7 @@ import numpy as np
 from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from amd_jax.convert.account import Row, summary
 from amd_jax.convert.files.opening import PROCESSOR, open_source, read_stated
-from amd_jax.convert.files.stated import OURS, Stated
+from amd_jax.convert.files.stated import Stated, resizing
 from amd_jax.convert.files.tensors import folder, write_safetensors
 from amd_jax.convert.guesses import fixed_table
 from amd_jax.convert.importing import metadata
@@ -82,7 +82,7 @@ def _said(src: str, kind: str, network: Network, rows: list[Row]) -> Stated:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         rows.append(_note(f"mean and std are ImageNet's, as published weights of {kind} have them"))
     (_, h, w), (_, ph, pw) = network.encoder.grid, network.patch
-    how = said.interpolation or OURS
+    how = said.interpolation or resizing(network.video)
     return Stated(mean, std, (h * ph, w * pw), how, classes if network.classes else (), said.origin)
 
 
@@ -94,7 +94,8 @@ def _files(network: Network, form: str, said: Stated, rows: list[Row]) -> dict[s
         if said.mean:
             files[PROCESSOR] = hf.processor(network, said)
         if said.mean and network.channels == 1:
-            how = "transformers' pipeline opens images in colour; hand its processor grey arrays"
+            what = "videos" if network.video else "images"
+            how = f"transformers' pipeline opens {what} in colour; hand its processor grey arrays"
             rows.append(_note(how))
         rows += [_note(note) for note in hf.other_epsilons(network)]
     elif form == "timm":

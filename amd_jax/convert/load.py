@@ -153,29 +153,33 @@ def _with_wanted_guesses(found: Found, want: Want, generator: BlockConfig | None
 
 
 def _check(found: Found, want: Want, channels: int, who: str) -> None:
-    """The encoder must be the one the config describes; each line says which key to set."""
+    """The encoder must be the one the config describes; one line says what is not, and which keys to set."""
     n, have, asked = found.network, found.network.encoder, want.encoder
     h, w, size = have.block, asked.block, _size_keys(who, have)
-    free = asked.positions == "learned"  # they can start from any table
-    for what, has, asks, key in (
+    sizes = [
         ("width", h.width, w.width, size),
         (f"width {h.width} and MLP width", h.mlp_width, w.mlp_width, size),
         ("depth", have.depth, max(have.depth, asked.depth), f"{size}, or a smaller config.{who}.depth"),
         ("heads", h.heads, w.heads, f"config.{who}.heads={h.heads}"),
+    ]
+    others: list[tuple[str, Any, Any, str]] = [
         ("qkv_bias", h.qkv_bias, w.qkv_bias, f"config.{who}.qkv_bias={h.qkv_bias!r}"),
         ("cls_token", have.cls_token, asked.cls_token, f"config.{who}.cls_token={have.cls_token}"),
         ("channels", n.channels, channels, f"config.data.channels={n.channels}"),
         ("patch size", n.patch[1:], want.patch[1:], f"config.model.patch_size={n.patch[1]}"),
-        (
-            "positions",
-            have.positions,
-            have.positions if free else asked.positions,
-            f"config.{who}.positions={have.positions!r}",
-        ),
-    ):
-        if has != asks:
-            where = f"{who}.weights: {found.source.path} ({found.kind})"
-            raise ConfigError(f"{where} has {what} {has!r}, the config asks for {asks!r}; set {key}")
+    ]
+    if asked.positions != "learned":  # they can start from any table
+        more = ", or 'learned', which starts from it" if who == "student" else ""
+        key = f"config.{who}.positions={have.positions!r}{more}"
+        others.append(("positions", have.positions, asked.positions, key))
+    # One key sets all sizes, so that the first one that is wrong says enough.
+    wrong = [fact for fact in sizes if fact[1] != fact[2]][:1] + [f for f in others if f[1] != f[2]]
+    if wrong:
+        where = f"{who}.weights: {found.source.path} ({found.kind})"
+        has = ", ".join(f"{what} {value!r}" for what, value, _, _ in wrong)
+        asks = ", ".join(repr(value) for _, _, value, _ in wrong)
+        keys = ", ".join(key for *_, key in wrong)
+        raise ConfigError(f"{where} has {has}, the config asks for {asks}; set {keys}")
 
 
 def _size_keys(who: str, encoder: ViTConfig) -> str:

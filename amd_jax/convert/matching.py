@@ -165,7 +165,9 @@ def _match_positions(out: Match, found: Found, want: Want) -> None:
         out.rows.append(Row("regenerated", theirs, name, table.shape, note))
     else:
         note = f"our {have.positions} table" + (", equal to the file's" if theirs else "")
-        if not same_grid:
+        if have.positions == "sincos_2d" and not same_grid and have.grid[1:] == wanted.grid[1:]:
+            note = f"our sincos_2d table, the same for every time: {grids}"
+        elif not same_grid:
             note = f"{have.positions} for another size: {grids}; learned positions would be interpolated"
         out.rows.append(Row("regenerated", theirs, "positions", (), note))
 

@@ -78,8 +78,9 @@ def _read_run(run: Path) -> stated.Stated:
     from amd_jax.workdir import CONFIG, load_classes, run_config  # orbax, which only runs need
 
     data = run_config(str(run)).data
-    size, classes = (data.image_size, data.image_size), load_classes(str(run))
-    return stated.Stated(tuple(data.mean), tuple(data.std), size, stated.OURS, classes, str(run / CONFIG))
+    size, how = (data.image_size, data.image_size), stated.resizing(data.frames > 1)
+    classes, origin = load_classes(str(run)), str(run / CONFIG)
+    return stated.Stated(tuple(data.mean), tuple(data.std), size, how, classes, origin)
 
 
 def _run_of(folder: Path) -> tuple[Path | None, int | None]:

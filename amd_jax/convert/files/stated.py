@@ -13,7 +13,6 @@ from typing import Any
 from amd_jax.errors import ConfigError
 
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's
-OURS = "bicubic"  # what data/transforms.py resizes with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +65,19 @@ class Stated:
             )
         return values * channels if len(values) == 1 else values
 
-    def differing_input(self, size: int) -> str:
-        """How images were sized and resized, where it is not as in a run of `size` pixels; else empty."""
-        parts = []
+    def differing_input(self, size: int, video: bool) -> str:
+        """How pixels were sized and resized, where it is not as in a run of `size` pixels; else empty."""
+        parts, ours = [], resizing(video)
         if self.size and self.size != (size, size):
             parts.append(f"images of {'x'.join(map(str, self.size))} pixels (here {size}x{size})")
-        if self.interpolation and self.interpolation != OURS:
-            parts.append(f"{self.interpolation} resizing (here {OURS})")
+        if self.interpolation and self.interpolation != ours:
+            parts.append(f"{self.interpolation} resizing (here {ours})")
         return f"{self.origin} says {' and '.join(parts)}" if parts else ""
+
+
+def resizing(video: bool) -> str:
+    """What our evaluation resizes with: images in data/transforms.py, frames in data/clips.py."""
+    return "bilinear" if video else "bicubic"
 
 
 def from_json(data: Any, origin: str) -> Stated:

@@ -121,16 +121,17 @@ def processor(network: Network, said: Stated) -> dict[str, Any]:
     """preprocessor_config.json: our evaluation crop, and the mean, std and interpolation that are known.
 
     For images BiT's processor, which resizes the short side and crops as we do, in every version; ViT's own
-    squeezes an image into a square.
+    squeezes an image into a square. For videos VideoMAE's, whose short side becomes the crop: no margin.
     """
     from amd_jax.data.transforms import crop_share  # Pillow, which the command line starts without
 
     size = network.encoder.grid[1] * network.patch[1]
+    short = size if network.video else int(size / crop_share(size))
     return {
         "image_processor_type": "VideoMAEImageProcessor" if network.video else "BitImageProcessor",
         "do_convert_rgb": network.channels == 3,
         "do_resize": True,
-        "size": {"shortest_edge": int(size / crop_share(size))},
+        "size": {"shortest_edge": short},
         "resample": next((n for n, how in INTERPOLATIONS.items() if how == said.interpolation), 3),
         "do_center_crop": True,
         "crop_size": {"height": size, "width": size},
