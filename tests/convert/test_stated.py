@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from amd_jax.config import ConfigError
 from amd_jax.convert.files.opening import read_stated
 from amd_jax.convert.files.stated import Stated, of_processor
+from configs import vitb_k400
 from tests.convert.conftest import as_ours, image_arch, published, run
 from tests.runs import tiny
 
@@ -140,6 +141,17 @@ def test_run_says_its_own(tmp_path: Path) -> None:
     (tmp_path / "classes.json").write_text('{"a": 1}')
     with pytest.raises(ConfigError, match="not a list of names"):
         read_stated(str(tmp_path))
+
+
+def test_runs_on_videos_resize_bilinearly(tmp_path: Path) -> None:
+    from amd_jax.workdir import save_config
+
+    save_config(str(tmp_path), vitb_k400.get_config("smoke"))
+    (tmp_path / "checkpoints").mkdir()
+    said = read_stated(str(tmp_path))
+    assert said.interpolation == "bilinear"
+    assert said.differing_input(said.size[0], video=True) == ""
+    assert "bilinear resizing (here bicubic)" in said.differing_input(said.size[0], video=False)
 
 
 @pytest.mark.parametrize(("kind", "known"), [("mae_finetuned", True), ("timm_vit", False)])

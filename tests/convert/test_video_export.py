@@ -20,7 +20,6 @@ from amd_jax.data.video import open_video
 from amd_jax.models.patches import patchify
 from amd_jax.models.vit import ViT
 from amd_jax.steps.finetune import Finetuning
-from amd_jax.steps.tasks import make_task
 from amd_jax.trees import nest
 from amd_jax.workdir import save_classes
 from configs import finetune_vitb_k400, vitb_k400
@@ -41,7 +40,7 @@ def _run(folder: Path, **data: Any) -> tuple[Finetuning, Any]:
     config.data.update({"mean": MEAN, "std": STD, **data})
     params = untrained(config, folder, scale=0.4)
     save_classes(str(folder), MovingSource.class_names)
-    return make_task(config, MovingSource.num_classes), params
+    return Finetuning.from_config(config, MovingSource.num_classes), params
 
 
 def _video(path: Path, height: int, width: int) -> np.ndarray:
@@ -96,7 +95,8 @@ def _processed(out: Path, frames: np.ndarray) -> np.ndarray:
 
 
 def _normal(clip: np.ndarray, mean: tuple[float, ...] = MEAN, std: tuple[float, ...] = STD) -> np.ndarray:
-    return (clip / np.float32(255) - np.float32(mean)) / np.float32(std)
+    out: np.ndarray = (clip / np.float32(255) - np.array(mean, np.float32)) / np.array(std, np.float32)
+    return out
 
 
 @pytest.mark.parametrize("shape", [(72, 72), (72, 120), (100, 72)])
