@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from amd_jax.config import ConfigError
 from amd_jax.convert.guesses import fixed_table
 from amd_jax.convert.load import Loaded, load_classifier, load_encoder
 from amd_jax.convert.network import Network
+from amd_jax.errors import ConfigError
 from amd_jax.models.patches import patchify
 from amd_jax.models.vit import ViT
 from amd_jax.train import loop, setup
