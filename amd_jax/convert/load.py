@@ -15,7 +15,7 @@ from amd_jax.convert.importing import headline
 from amd_jax.convert.kinds import Found, recognise
 from amd_jax.convert.matching import Want, match
 from amd_jax.convert.network import Triple, parameter_shapes
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.classifier import Classifier
 from amd_jax.models.sizes import SIZES
@@ -77,7 +77,7 @@ def load_encoder(
       who: the config section that the error messages name, "teacher" or "student".
 
     Raises:
-      ConfigError: unreadable, unknown, or not the encoder that is wanted.
+      WeightsError: unreadable, unknown, or not the encoder that is wanted.
     """
     reasons = _NO_DECODER | _NO_HEAD | _NO_ALIGN | ({} if final_norm else _BEFORE_NORM)
     loaded = _load(src, ViT(want, final_norm), patch, channels, kind, who, reasons)
@@ -85,7 +85,9 @@ def load_encoder(
     for name, shape in loaded.new.items():
         # A fine-tuned model with mean pooling has no final norm: it starts as one does.
         if name not in ("encoder/norm/scale", "encoder/norm/bias"):
-            raise ConfigError(f"{who}.weights: {src} has no {', '.join(loaded.new)}: give a later checkpoint")
+            raise WeightsError(
+                f"{who}.weights: {src} has no {', '.join(loaded.new)}: give a later checkpoint"
+            )
         start = np.ones if name.endswith("scale") else np.zeros
         inner.setdefault("norm", {})[name.split("/")[-1]] = start(shape, np.float32)
     return dataclasses.replace(loaded, params=inner, new={})
@@ -179,7 +181,7 @@ def _check(found: Found, want: Want, channels: int, who: str) -> None:
         has = ", ".join(f"{what} {value!r}" for what, value, _, _ in wrong)
         asks = ", ".join(repr(value) for _, _, value, _ in wrong)
         keys = ", ".join(key for *_, key in wrong)
-        raise ConfigError(f"{where} has {has}, the config asks for {asks}; set {keys}")
+        raise WeightsError(f"{where} has {has}, the config asks for {asks}; set {keys}")
 
 
 def _size_keys(who: str, encoder: ViTConfig) -> str:

@@ -11,7 +11,7 @@ import pytest
 from amd_jax.convert.guesses import fixed_table
 from amd_jax.convert.load import Loaded, load_classifier, load_encoder
 from amd_jax.convert.network import Network
-from amd_jax.errors import ConfigError
+from amd_jax.errors import UserError
 from amd_jax.models.patches import patchify
 from amd_jax.models.vit import ViT
 from amd_jax.train import loop, setup
@@ -72,7 +72,7 @@ def test_learned_positions_start_from_the_images_at_every_time(tmp_path: Path) -
 @pytest.mark.parametrize("who", ["teacher", "student"])
 def test_config_of_a_videomae_is_told_all_keys_that_an_image_model_needs(who: str, tmp_path: Path) -> None:
     src, want = as_ours(mae_arch(), tmp_path / "image"), video_arch()
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         load_classifier(str(src), want.classifier(), want.patch, want.channels, who=who)
     assert str(caught.value) == (
         f"{who}.weights: {src / 'weights.safetensors'} (amd_jax) has qkv_bias 'qkv', cls_token True, "

@@ -13,7 +13,7 @@ import numpy as np
 from amd_jax.convert.files.stated import INTERPOLATIONS, Stated, numbered
 from amd_jax.convert.names.entries import Entry, Parts, linear, norm, patch_embed, positions, same, token
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 
 VIDEOMAE_NORM_EPS = 1e-5  # of decoder.norm and fc_norm, fixed in modeling_videomae.py
 EMBED_BIAS = "decoder.decoder_embed.bias"
@@ -80,7 +80,7 @@ def config(network: Network, classes: tuple[str, ...] = ()) -> dict[str, Any]:
     """config.json for `network`; without the names of its `classes` they are LABEL_0, LABEL_1, …
 
     Raises:
-      ConfigError: no model of transformers is like that.
+      WeightsError: no model of transformers is like that.
     """
     e, b, d = network.encoder, network.encoder.block, network.decoder
     _check(network)
@@ -186,7 +186,7 @@ def _check(network: Network) -> None:
     if any(wrong.values()):
         model = "VideoMAE" if video else "ViTMAE" if d else "ViT"
         has = ", ".join(what for what, true in wrong.items() if true)
-        raise ConfigError(f"transformers' {model} has {has}; export with --format=official")
+        raise WeightsError(f"transformers' {model} has {has}; export with --format=official")
 
 
 def _blocks(ours: str, theirs: str, video: bool) -> list[Entry]:
