@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from amd_jax.data import pipeline
 from amd_jax.data.sources import make_source
+from amd_jax.errors import UserError
 from amd_jax.sharding import global_batch, make_mesh, replicated
 from amd_jax.train import setup
 from amd_jax.trees import flatten
