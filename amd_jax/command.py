@@ -8,7 +8,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from amd_jax import config_files, exits
-from amd_jax.config import ConfigError, check_names
+from amd_jax.config import check_names
+from amd_jax.errors import ConfigError
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, FILE.py or FILE.py:ARGUMENT")
 WORKDIR = flags.DEFINE_string("workdir", None, "where everything that is written goes")

@@ -13,14 +13,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from amd_jax.errors import ConfigError
 from amd_jax.methods import METHODS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class ConfigError(ValueError):
-    """Something the user gave is wrong; the message is one line that says what, where and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@
 
 import sys
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import UserError
 
 DONE, FAILED, USAGE, NON_FINITE, UNSAVED, STOPPED = 0, 1, 2, 3, 74, 75
 
@@ -29,7 +29,7 @@ def ending(error: BaseException) -> tuple[int, str] | None:
 
     Errors that end a run in their own way, such as a loss that is not finite, have an `exit_code`.
     """
-    if isinstance(error, ConfigError):
+    if isinstance(error, UserError):
         return USAGE, str(error)
     if (code := getattr(error, "exit_code", None)) is not None:
         return code, str(error)

@@ -4,7 +4,7 @@ import re
 
 from ml_collections import ConfigDict
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 
 # Dense peak in TFLOP/s of one jax device, for 16-bit and for float32 matrix products at jax's default
 # precision (`jax.lax.Precision`): a TPU rounds float32 inputs to bfloat16, an NVIDIA GPU since Ampere

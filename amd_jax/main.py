@@ -9,7 +9,8 @@ from typing import Any
 from absl import app, flags, logging
 
 from amd_jax import command, exits
-from amd_jax.config import KEYS, ConfigError
+from amd_jax.config import KEYS
+from amd_jax.errors import ConfigError
 
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "this is one of several processes; a TPU pod, SLURM, Kubernetes or MPI says which"

@@ -19,7 +19,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from amd_jax import checksums
-from amd_jax.config import KEYS, ConfigError, default, flat
+from amd_jax.config import KEYS, default, flat
+from amd_jax.errors import RunError
 
 FOLDER = "checkpoints"
 CONFIG = "config.json"
@@ -40,7 +41,7 @@ def load_classes(workdir: str) -> tuple[str, ...]:
     """The names of a run's classes by label; empty where it has recorded none.
 
     Raises:
-      ConfigError: the record is damaged.
+      RunError: the record is damaged.
     """
     path = Path(workdir) / CLASSES
     try:
@@ -48,9 +49,9 @@ def load_classes(workdir: str) -> tuple[str, ...]:
     except FileNotFoundError:
         return ()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
+        raise RunError(f"{path}: cannot be read ({error})") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{path}: not a list of names")
+        raise RunError(f"{path}: not a list of names")
     return tuple(names)
 
 
@@ -70,7 +71,7 @@ def load_config(workdir: str) -> dict[str, Any]:
     try:
         return json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read the config of a run there ({error})") from error
+        raise RunError(f"{path}: cannot read the config of a run there ({error})") from error
 
 
 def run_config(workdir: str) -> ConfigDict:
@@ -94,17 +95,17 @@ def load_params(workdir: str, step: int | None = None) -> tuple[Any, int]:
       step: of the checkpoint; None: the newest.
 
     Raises:
-      ConfigError: there is no such checkpoint, or it is damaged; it is somebody else's, so it stays there.
+      RunError: there is no such checkpoint, or it is damaged; it is somebody else's, so it stays there.
     """
     folder = Path(workdir).absolute() / FOLDER
     steps = saved_steps(folder)
     if not steps or (step is not None and step not in steps):
         wanted = "" if step is None else f" of step {step}"
-        raise ConfigError(f"{workdir}: no checkpoint{wanted} there; the run has {steps or 'none'}")
+        raise RunError(f"{workdir}: no checkpoint{wanted} there; the run has {steps or 'none'}")
     step = steps[-1] if step is None else step
     part = "ema" if keeps_mean(workdir, step) else "params"
     if what := checksums.damage(folder / str(step), part):
-        raise ConfigError(f"{folder / str(step)} is damaged ({what}); {_others(folder, step)}")
+        raise RunError(f"{folder / str(step)} is damaged ({what}); {_others(folder, step)}")
     # As host arrays, whatever mesh saved them: a teacher trained on a pod is loaded on a laptop.
     try:
         with _quiet_orbax(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -116,7 +117,7 @@ def load_params(workdir: str, step: int | None = None) -> tuple[Any, int]:
         if checksums.exist(folder / str(step)):
             raise
         why = f"cannot be read ({first_line(error)})"
-        raise ConfigError(f"{folder / str(step)} {why}; {_others(folder, step)}") from error
+        raise RunError(f"{folder / str(step)} {why}; {_others(folder, step)}") from error
     return params, step
 
 

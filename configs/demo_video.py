@@ -26,6 +26,7 @@ def get_config(argument: str = "amd") -> ConfigDict:
     config.data.source, config.data.frames, config.data.stride = "moving", 8, 1
     config.data.image_size, config.model.patch_size = 32, 8
     config.data.mean, config.data.std = (0.22,), (0.33,)
+    config.data.threads = 2  # decoding does not hold the interpreter
     config.data.flip = False  # which would turn left into right
     config.data.repeats = 4
     config.batch_size = 16

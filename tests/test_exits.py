@@ -12,7 +12,7 @@ from amd_jax import exits, main, probe
 from amd_jax.compare import __main__ as compare
 from amd_jax.config import ConfigError
 from amd_jax.convert import cli
-from amd_jax.data import manifest, prepare, prepare_video
+from amd_jax.data import manifest, moving, prepare, prepare_video
 from amd_jax.signals import StoppedBySignal
 from amd_jax.train.checkpoint import NotSavedError
 from amd_jax.train.loop import NonFiniteError
@@ -33,6 +33,7 @@ COMMANDS = {
     "amd_jax/probe.py": lambda: probe.main(["/no/such/run"]),
     "amd_jax/convert/__main__.py": lambda: cli.main(["import", "/no/such/file", "--dry_run"]),
     "amd_jax/data/manifest.py": lambda: manifest.main(["check", "--root=/no/such"]),
+    "amd_jax/data/moving.py": lambda: moving.main(["--out=/proc/no/such", "--train=1", "--eval=1"]),
     "amd_jax/data/prepare_video.py": lambda: prepare_video.main(
         ["--source=folder", "--path=/no/such", "--output=/no/such"]
     ),

@@ -8,7 +8,8 @@ results come in. What is finished is kept: the same command goes on. Exit codes 
 from absl import app, flags, logging
 
 from amd_jax import command, exits
-from amd_jax.config import KEYS, ConfigError
+from amd_jax.config import KEYS
+from amd_jax.errors import ConfigError
 
 _JOBS = flags.DEFINE_integer("jobs", 1, "runs at a time; they share out the cores (on one accelerator: 1)", 1)
 

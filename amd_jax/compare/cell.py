@@ -14,7 +14,7 @@ import numpy as np
 
 from amd_jax import probe
 from amd_jax.compare.grid import Cell
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 from amd_jax.train import loop, metrics, setup
 from amd_jax.workdir import load_params, write_json
 
@@ -31,7 +31,7 @@ def run(cell: Cell, workdir: Path, stop: Callable[[], None]) -> Result:
       stop: called after every step; may raise a signal to end the run.
 
     Raises:
-      ConfigError, NonFiniteError, StoppedBySignal: as the run itself.
+      UserError, NonFiniteError, StoppedBySignal: as the run itself.
     """
     folder = workdir / cell.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from amd_jax.config import ConfigError, flat
+from amd_jax.config import flat
+from amd_jax.errors import ConfigError, UserError
 from amd_jax.methods import METHODS
 from amd_jax.train.validate import validate
 
@@ -229,5 +230,5 @@ def _check(cell: Cell) -> None:
     config.model.dtype, config.model.attention = "float32", "xla"
     try:
         validate(config)
-    except ConfigError as error:
+    except UserError as error:
         raise ConfigError(f"{cell.name}: {error}") from error

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from amd_jax.compare import grid
 from amd_jax.compare.cell import Result
 from amd_jax.compare.grid import Recipe
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 
 Results = Mapping[str, Result]
 Column = tuple[str, Callable[[Recipe, int], tuple[str, str]]]  # title; recipe, seed → cell, score

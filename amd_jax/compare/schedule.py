@@ -18,7 +18,7 @@ from amd_jax import exits
 from amd_jax.compare import cell as cell_run
 from amd_jax.compare.cell import Result
 from amd_jax.compare.grid import Cell
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 from amd_jax.train.loop import NonFiniteError, StoppedBySignal
 
 _stop: Any = None  # in a worker: the event by which the parent ends its run

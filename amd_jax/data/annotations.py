@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from amd_jax.config import ConfigError
 from amd_jax.data.class_lists import read_classes
+from amd_jax.errors import DataError
 
 
 class Wanted(NamedTuple):
@@ -30,14 +30,14 @@ def _text(file: str) -> str:
         with open(file, encoding="utf-8-sig") as opened:
             return opened.read()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error})") from error
+        raise DataError(f"{file}: cannot be read ({error})") from error
 
 
 def _json(file: str) -> Any:
     try:
         return json.loads(_text(file))
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{file}: not JSON ({error})") from error
+        raise DataError(f"{file}: not JSON ({error})") from error
 
 
 def kinetics(file: str) -> Annotations:
@@ -45,13 +45,13 @@ def kinetics(file: str) -> Annotations:
     rows = list(csv.DictReader(_text(file).splitlines()))
     needed = ("label", "youtube_id", "time_start", "time_end")
     if lacking := [name for name in needed if not rows or not rows[0].get(name)]:
-        raise ConfigError(f"{file}: no column {lacking[0]!r}: Kinetics' csv has {','.join(needed)}")
+        raise DataError(f"{file}: no column {lacking[0]!r}: Kinetics' csv has {','.join(needed)}")
     videos = []
     for number, row in enumerate(rows, 2):
         try:
             start, end = (int(float(row[name])) for name in ("time_start", "time_end"))
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"{file} line {number}: time_start and time_end must be seconds") from error
+            raise DataError(f"{file} line {number}: time_start and time_end must be seconds") from error
         videos.append(Wanted(f"{row['youtube_id']}_{start:06d}_{end:06d}", (row["label"] or "").strip('"')))
     return Annotations(videos, ())
 
@@ -63,20 +63,20 @@ def something(file: str, labels: str = "") -> Annotations:
     )
     numbers = _json(labels)
     if not isinstance(numbers, Mapping) or not numbers:
-        raise ConfigError(f"{labels}: it must map the name of each class to its number")
+        raise DataError(f"{labels}: it must map the name of each class to its number")
     try:
         classes = tuple(sorted(numbers, key=lambda name: int(numbers[name])))
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{labels}: it must map the name of each class to its number") from error
+        raise DataError(f"{labels}: it must map the name of each class to its number") from error
     if sorted(int(number) for number in numbers.values()) != [*range(len(numbers))]:
-        raise ConfigError(f"{labels}: the numbers of the classes are not 0 to {len(numbers) - 1}")
+        raise DataError(f"{labels}: the numbers of the classes are not 0 to {len(numbers) - 1}")
     entries = _json(file)
     if not isinstance(entries, list) or not all(isinstance(e, Mapping) and "id" in e for e in entries):
-        raise ConfigError(f"{file}: it must be a list of {{'id', 'template'}}")
+        raise DataError(f"{file}: it must be a list of {{'id', 'template'}}")
     videos = []
     for entry in entries:
         if not isinstance(entry.get("template"), str):
-            raise ConfigError(f"{file}: video {entry['id']!r} has no template: the test split has no labels")
+            raise DataError(f"{file}: video {entry['id']!r} has no template: the test split has no labels")
         videos.append(Wanted(str(entry["id"]), re.sub(r"[\[\]]", "", entry["template"])))
     return Annotations(_of_classes(file, videos, classes), classes)
 
@@ -90,12 +90,10 @@ def ucf101(file: str, classes: str = "") -> Annotations:
             continue
         match = re.fullmatch(r"([^/]+)/(.+?)(\.\w+)?( +\d+)?", line.strip())
         if not match:
-            raise ConfigError(f"{file} line {number}: {line[:80]!r} is not Class/video.avi")
+            raise DataError(f"{file} line {number}: {line[:80]!r} is not Class/video.avi")
         videos.append(Wanted(match[2], match[1]))
         if match[4] and names[int(match[4]) - 1 : int(match[4])] != (match[1],):
-            raise ConfigError(
-                f"{file} line {number}: {match[1]!r} is not class{match[4]}; another class list?"
-            )
+            raise DataError(f"{file} line {number}: {match[1]!r} is not class{match[4]}; another class list?")
     return Annotations(_of_classes(file, videos, names), names)
 
 
@@ -105,16 +103,16 @@ def hmdb51(folder: str, train: bool, split: int = 1) -> Annotations:
     try:
         files = sorted(name for name in os.listdir(folder) if name.endswith(ending))
     except OSError as error:
-        raise ConfigError(f"{folder}: no such folder; it must hold <class>{ending}") from error
+        raise DataError(f"{folder}: no such folder; it must hold <class>{ending}") from error
     if not files:
-        raise ConfigError(f"{folder}: no <class>{ending} in it")
+        raise DataError(f"{folder}: no <class>{ending} in it")
     videos, classes = [], []
     for name in files:
         classes.append(name.removesuffix(ending))
         for number, line in enumerate(_text(os.path.join(folder, name)).splitlines(), 1):
             match = re.fullmatch(r"(.+?)(\.\w+)? +([012]) *", line)
             if not match and line.strip():
-                raise ConfigError(f"{folder}/{name} line {number}: {line[:80]!r} is not 'name.avi 0|1|2'")
+                raise DataError(f"{folder}/{name} line {number}: {line[:80]!r} is not 'name.avi 0|1|2'")
             if match and match[3] == ("1" if train else "2"):
                 videos.append(Wanted(match[1], classes[-1]))
     return Annotations(videos, tuple(classes))
@@ -125,7 +123,7 @@ def _of_classes(file: str, videos: list[Wanted], classes: Iterable[str]) -> list
     known = set(classes)
     unknown = [video for video in videos if video.class_name not in known]
     if unknown:
-        raise ConfigError(
+        raise DataError(
             f"{file}: class {unknown[0].class_name!r} of {unknown[0].stem!r} (and {len(unknown) - 1} more) is"
             " not in the list of classes"
         )
@@ -136,6 +134,4 @@ def _first_there(folder: str, names: tuple[str, ...]) -> str:
     for name in names:
         if os.path.isfile(path := os.path.join(folder, name)):
             return path
-    raise ConfigError(
-        f"{folder or '.'}: no {' or '.join(names)} in it; give the list of classes by --classes"
-    )
+    raise DataError(f"{folder or '.'}: no {' or '.join(names)} in it; give the list of classes by --classes")

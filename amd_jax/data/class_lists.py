@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import DataError
 
 CLASSES_FILE = "classes.txt"
 
@@ -15,13 +15,13 @@ def read_classes(file: str) -> tuple[str, ...]:
     """Class names, one a line in the order of the labels; lines may be numbered from 0 or 1, as in UCF101.
 
     Raises:
-      ConfigError: it cannot be read, or a name is there twice.
+      DataError: it cannot be read, or a name is there twice.
     """
     try:
         with open(file, encoding="utf-8-sig", errors="surrogateescape") as opened:
             names = [line.strip() for line in opened if line.strip()]
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); it must list the classes") from error
+        raise DataError(f"{file}: cannot be read ({error.strerror}); it must list the classes") from error
     numbered = [re.fullmatch(r"([0-9]+)[ ,\t]+(.+)", name) for name in names]
     numbers = [int(match[1]) for match in numbered if match]
     if names and numbers in ([*range(len(names))], [*range(1, len(names) + 1)]):
@@ -32,7 +32,7 @@ def read_classes(file: str) -> tuple[str, ...]:
         else None
     )
     if twice is not None or not names:
-        raise ConfigError(
+        raise DataError(
             f"{file}: " + (f"class {twice!r} is there twice" if names else "no class names in it")
         )
     return tuple(names)

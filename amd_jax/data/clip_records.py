@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.data.example import EncodedVideo, Example
 from amd_jax.data.folders import Split, split_folder
+from amd_jax.errors import DataError
 
 INDEX = "clips.json"
 FORMAT = 1
@@ -89,12 +89,12 @@ class ClipRecordSource:
         self._files = [shard["file"] for shard in shards]
         missing = [file for file in self._files if not os.path.isfile(os.path.join(self._folder, file))]
         if missing:
-            raise ConfigError(
+            raise DataError(
                 f"{self._folder}: {len(missing)} of {len(self._files)} files are missing, as {missing[0]};"
                 " copy them again"
             )
         if not len(self._labels):
-            raise ConfigError(f"{self._folder}: there is no clip in it")
+            raise DataError(f"{self._folder}: there is no clip in it")
         self._records = self._open(shards)
 
     def _open(self, shards: list[dict[str, Any]]) -> Any:
@@ -124,16 +124,16 @@ class ClipRecordSource:
 
 
 def _read_index(folder: str) -> dict[str, Any]:
-    """`clips.json` of a finished set; raises ConfigError."""
+    """`clips.json` of a finished set; raises DataError."""
     try:
         with open(os.path.join(folder, INDEX), encoding="utf-8") as file:
             index = json.load(file)
     except FileNotFoundError:
-        raise ConfigError(
+        raise DataError(
             f"{folder}: no {INDEX} in it; python -m amd_jax.data.prepare_video writes it when all is done"
         ) from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder}: {INDEX} cannot be read ({error}); prepare the set again") from error
+        raise DataError(f"{folder}: {INDEX} cannot be read ({error}); prepare the set again") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise ConfigError(f"{folder}: {INDEX} is not of format {FORMAT}; prepare the set again")
+        raise DataError(f"{folder}: {INDEX} is not of format {FORMAT}; prepare the set again")
     return index

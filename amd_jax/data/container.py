@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.data.timeline import Stretch, Timeline, timeline
+from amd_jax.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     from av import VideoFrame
@@ -74,7 +74,7 @@ def refused(name: str) -> Iterator[None]:
     except Exception as error:
         # FFmpeg's errors have many bases (one is MemoryError, for sizes that damaged bytes make up), and
         # damaged bytes also end as a UnicodeError and others.
-        if type(error) is MemoryError or isinstance(error, ConfigError):
+        if type(error) is MemoryError or isinstance(error, UserError):
             raise
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise UnreadableVideo(f"{name}: {reason or type(error).__name__}") from error

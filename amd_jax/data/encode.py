@@ -5,8 +5,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.data.container import import_av
+from amd_jax.errors import ConfigError
 
 _BITEXACT = {"fflags": "+bitexact"}  # no date, version or random number in the headers
 _OPTIONS = {

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.data.example import Example
 from amd_jax.data.folders import Split
+from amd_jax.errors import ConfigError
 
 
 class EmbeddedSource:

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.data.example import Example, FrameFiles, Image, Video, VideoFile
+from amd_jax.errors import DataError
 
 Split = Literal["train", "eval"]
 
@@ -129,7 +129,7 @@ class FolderSource:
         self._folder = split_folder(root, split, name)
         own = subfolders(self._folder)
         if not own:
-            raise ConfigError(
+            raise DataError(
                 f"{self._folder}: no class folders; {kind.what} must lie in"
                 f" {os.path.basename(self._folder)}/<class>/"
             )
@@ -138,7 +138,7 @@ class FolderSource:
         self.num_classes = len(self.class_names)
         unknown = sorted(set(own) - set(self.class_names))
         if unknown:
-            raise ConfigError(
+            raise DataError(
                 f"{self._folder}: class {unknown[0]!r} (and {len(unknown) - 1} others) is not in {train};"
                 " rename or remove it"
             )
@@ -151,14 +151,14 @@ class FolderSource:
         for label, class_name in enumerate(self.class_names):
             files = sorted(self._kind.find(self._folder, class_name)) if class_name in present else []
             if not files and every_class:
-                raise ConfigError(
+                raise DataError(
                     f"{os.path.join(self._folder, class_name)}: no {self._kind.what};"
                     " fill the folder or remove it"
                 )
             paths.extend(files)
             labels.append(np.full(len(files), label, np.int32))
         if not paths:
-            raise ConfigError(f"{self._folder}: no {self._kind.what} in its class folders")
+            raise DataError(f"{self._folder}: no {self._kind.what} in its class folders")
         return Names(paths), np.concatenate(labels)
 
     def __len__(self) -> int:
@@ -178,14 +178,14 @@ def kind_of_videos(folder: str) -> Kind:
     """Whether the class folders of `folder` hold video files or folders of frames: what comes first says it.
 
     Raises:
-      ConfigError: neither.
+      DataError: neither.
     """
     for class_name in subfolders(folder):
         if next(_videos(folder, class_name), None):
             return VIDEOS
         if next(_folders(folder, class_name), None):
             return FRAMES
-    raise ConfigError(
+    raise DataError(
         f"{folder}: no videos; {VIDEOS.what} must lie in <class>/, or frames as images in <class>/<video>/"
         " (images, not videos: data.frames=1)"
     )
@@ -195,15 +195,15 @@ def split_folder(root: str, split: Split, name: str = "") -> str:
     """The folder `root/name`, or the one of the split's usual names that is there.
 
     Raises:
-      ConfigError: there is none.
+      DataError: there is none.
     """
     names = (name,) if name else SPLIT_NAMES[split]
     if not root or not os.path.isdir(root):
-        raise ConfigError(f"data.path={root!r}: no such folder; it must hold {names[0]}/")
+        raise DataError(f"data.path={root!r}: no such folder; it must hold {names[0]}/")
     for candidate in names:
         if os.path.isdir(os.path.join(root, candidate)):
             return os.path.join(root, candidate)
-    raise ConfigError(
+    raise DataError(
         f"data.path={root!r}: no folder {' or '.join(names)} in it; make it or set data.{split}_split"
     )
 

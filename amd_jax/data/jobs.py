@@ -13,7 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from amd_jax import exits
-from amd_jax.config import ConfigError
+from amd_jax.errors import DataError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,7 +59,7 @@ def in_order(
     `work` is sent to each process once. Only a few results wait for a reader that is slower.
 
     Raises:
-      ConfigError: a process died, as one does that is out of memory.
+      DataError: a process died, as one does that is out of memory.
     """
     if jobs <= 1:
         for item in items:
@@ -80,7 +80,7 @@ def in_order(
             yield waiting.popleft().result()
             progress.step()
     except BrokenProcessPool as error:
-        raise ConfigError(f"a process of --jobs={jobs} was killed; if memory was short, lower it") from error
+        raise DataError(f"a process of --jobs={jobs} was killed; if memory was short, lower it") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

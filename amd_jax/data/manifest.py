@@ -27,7 +27,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from amd_jax import exits
-from amd_jax.config import ConfigError
 from amd_jax.data import annotations, video_check
 from amd_jax.data.annotations import Annotations, Wanted
 from amd_jax.data.class_lists import CLASSES_FILE, read_classes
@@ -43,6 +42,7 @@ from amd_jax.data.folders import (
 )
 from amd_jax.data.jobs import Progress, cores, in_order
 from amd_jax.data.video_sources import manifest_file, read_manifest
+from amd_jax.errors import DataError, UserError
 
 FORMATS = ("folder", "kinetics", "something", "ucf101", "hmdb51")
 HEADER = ("path", "label", "frames", "bytes")
@@ -91,7 +91,7 @@ def _of_folder(root: str, split: Split, name: str) -> tuple[list[tuple[str, str]
     """(path, class) of all videos in class folders, and the classes."""
     try:
         split_folder(root, split, name)
-    except ConfigError:
+    except UserError:
         # The class folders may lie in the root itself, but not beside those of another split.
         if name or not os.path.isdir(root) or {*subfolders(root)} & {*itertools.chain(*SPLIT_NAMES.values())}:
             raise
@@ -104,7 +104,7 @@ def _of_folder(root: str, split: Split, name: str) -> tuple[list[tuple[str, str]
 
 def _annotated(args: argparse.Namespace) -> Annotations:
     if not args.annotations:
-        raise ConfigError(f"--annotations is missing; --format={args.format} needs it")
+        raise DataError(f"--annotations is missing; --format={args.format} needs it")
     match args.format:
         case "kinetics":
             return annotations.kinetics(args.annotations)
@@ -119,10 +119,10 @@ def build(args: argparse.Namespace) -> str:
     """Writes the manifest, and says in one line what is in it.
 
     Raises:
-      ConfigError: there is nothing to list, or the classes do not fit.
+      DataError: there is nothing to list, or the classes do not fit.
     """
     if not os.path.isdir(args.root):
-        raise ConfigError(f"--root={args.root}: no such folder; it is where the videos are")
+        raise DataError(f"--root={args.root}: no such folder; it is where the videos are")
     left_out: LeftOut = []
     if args.format == "folder":
         videos, classes = _of_folder(args.root, args.split, args.split_name)
@@ -132,7 +132,7 @@ def build(args: argparse.Namespace) -> str:
         videos, left_out = find(official.videos, args.root)
         if not videos:
             first = official.videos[0].stem if official.videos else "(there is none)"
-            raise ConfigError(
+            raise DataError(
                 f"--root={args.root}: none of {len(official.videos)} videos of {args.annotations} is there,"
                 f" as {first}"
             )
@@ -155,7 +155,7 @@ def _numbers(
     if os.path.exists(file):
         classes = read_classes(file)
         if unknown := sorted(used - set(classes)):
-            raise ConfigError(f"{file}: class {unknown[0]!r} (and {len(unknown) - 1} others) is not in it")
+            raise DataError(f"{file}: class {unknown[0]!r} (and {len(unknown) - 1} others) is not in it")
     else:
         classes = classes or sorted(used)
         os.makedirs(os.path.dirname(file) or ".", exist_ok=True)
@@ -188,7 +188,7 @@ def _write(
                 written += 1
     if not written:
         os.remove(part)
-        raise ConfigError(f"--root={args.root}: no video can be read: {': '.join(left_out[0])}")
+        raise DataError(f"--root={args.root}: no video can be read: {': '.join(left_out[0])}")
     os.replace(part, args.output)
     return written
 
@@ -206,7 +206,7 @@ def check(args: argparse.Namespace) -> int:
     if args.split != "train":
         try:
             train = manifest_file(args.root, "train")
-        except ConfigError:  # an evaluation alone is numbered by itself
+        except UserError:  # an evaluation alone is numbered by itself
             train = ""
     manifest = read_manifest(file, args.root, train)
     print(manifest.describe())

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.data.class_lists import are_numbers
 from amd_jax.data.folders import is_frame
+from amd_jax.errors import DataError
 
 SAMPLE = 32  # lines that are compared with the files
 ENOUGH = 0.9  # share of them whose frame count has to agree, to one frame
@@ -101,20 +101,20 @@ def read_rows(file: str, root: str, look: Look = look) -> Rows:
     """The rows of the manifest `file`, whose paths start from `root`.
 
     Raises:
-      ConfigError: the file is not there, is empty, or its columns do not fit each other or the files.
+      DataError: the file is not there, is empty, or its columns do not fit each other or the files.
     """
     try:
         with open(file, encoding="utf-8-sig", errors="surrogateescape") as opened:
             lines = [(number, line.rstrip("\n")) for number, line in enumerate(opened, 1) if line.strip()]
     except OSError as error:
-        raise ConfigError(f"{file}: cannot be read ({error.strerror}); it must list the videos") from error
+        raise DataError(f"{file}: cannot be read ({error.strerror}); it must list the videos") from error
     if not lines:
-        raise ConfigError(f"{file}: it is empty; write a line 'path label' for each video")
+        raise DataError(f"{file}: it is empty; write a line 'path label' for each video")
     layout, folders = find_layout(file, lines, lambda path: look(os.path.join(root, path)))
     rows = _parse(file, lines[layout.header :], layout, folders)
     # One such line would turn all numbers into names.
     if not layout.header and len(rows.labels) > 1 and are_numbers(rows.labels[1:]) > are_numbers(rows.labels):
-        raise ConfigError(
+        raise DataError(
             f"{file} line {lines[0][0]}: label {rows.labels[0]!r} is no number, as all others are; if it is a"
             " header, call the columns path, frames and label"
         )
@@ -127,7 +127,7 @@ def _parse(file: str, lines: Sequence[Numbered], layout: Layout, folders: bool) 
     for row, (number, text) in enumerate(lines):
         fields = layout.fields(text)
         if fields is None:
-            raise ConfigError(
+            raise DataError(
                 f"{file} line {number}: {text[:80]!r} does not have {len(layout.columns)} columns between"
                 f" {_NAMES[layout.separator]}, as the first line has"
             )
@@ -136,7 +136,7 @@ def _parse(file: str, lines: Sequence[Numbered], layout: Layout, folders: bool) 
         if "frames" in at:
             count = fields[at["frames"]]
             if not re.fullmatch(r"[0-9]{1,9}", count) or not int(count):
-                raise ConfigError(f"{file} line {number}: {count!r} is not a number of frames")
+                raise DataError(f"{file} line {number}: {count!r} is not a number of frames")
             frames[row] = int(count)
     numbers = np.array([number for number, _ in lines], np.int32)
     return Rows(file, layout, numbers, paths, labels, frames, folders)
@@ -146,16 +146,16 @@ def find_layout(file: str, lines: Sequence[Numbered], look: Look) -> tuple[Layou
     """The layout of `lines`, and whether the videos are folders of frames.
 
     Raises:
-      ConfigError: no layout fits, or two do.
+      DataError: no layout fits, or two do.
     """
     stated = _header(file, lines[0][1])
     sample = [text for _, text in lines[bool(stated) :][:SAMPLE]]
     if not sample:
-        raise ConfigError(f"{file}: nothing but a header; write a line for each video")
+        raise DataError(f"{file}: nothing but a header; write a line for each video")
     layouts = [stated] if stated else list(_layouts(sample))
     if not layouts:
         number, text = _misfit(lines[:SAMPLE])
-        raise ConfigError(
+        raise DataError(
             f"{file} line {number}: {text[:80]!r} is not 'path label' as other lines are; correct it"
         )
     # The path tells where the columns are split, as it may hold spaces and commas: the file has to be there.
@@ -166,10 +166,10 @@ def find_layout(file: str, lines: Sequence[Numbered], look: Look) -> tuple[Layou
         raise _nothing_there(file, layouts[0], sample, look)
     folders = any(count != FILE for count in there.values())
     if folders and any(count == FILE for count in there.values()):
-        raise ConfigError(f"{file}: it lists both video files and folders of frames; make it two sets")
+        raise DataError(f"{file}: it lists both video files and folders of frames; make it two sets")
     filled = {text: count for text, count in there.items() if count}
     if not filled:
-        raise ConfigError(f"{file}: {layout.get(next(iter(there)), 'path')!r} is a folder without images")
+        raise DataError(f"{file}: {layout.get(next(iter(there)), 'path')!r} is a folder without images")
     return _with_roles(file, layout, filled, folders), folders
 
 
@@ -182,12 +182,10 @@ def _header(file: str, text: str) -> Layout | None:
             continue
         if columns.count("path") == 1 and columns.count("frames") <= 1:
             if separator == " " and columns[0] != "path":
-                raise ConfigError(
-                    f"{file}: between spaces the path has to come first; use commas, or reorder"
-                )
+                raise DataError(f"{file}: between spaces the path has to come first; use commas, or reorder")
             return Layout(separator, columns, header=True)
         if "youtube_id" in words:
-            raise ConfigError(
+            raise DataError(
                 f"{file}: these are Kinetics' annotations, not a list of files; run python -m"
                 " amd_jax.data.manifest build --format=kinetics"
             )
@@ -220,14 +218,14 @@ def _looked(layout: Layout, sample: Sequence[str], look: Look) -> dict[str, int]
     return {text: count for text, count in looked.items() if count is not None}
 
 
-def _nothing_there(file: str, layout: Layout, sample: Sequence[str], look: Look) -> ConfigError:
+def _nothing_there(file: str, layout: Layout, sample: Sequence[str], look: Look) -> DataError:
     """What is wrong where no path is there: most often the root, now and then the order."""
     for text in sample:
         first, *rest = text.split(layout.separator, 1)
         if rest and look(rest[0].strip()) is not None:
-            return ConfigError(f"{file}: the path comes after {first!r}; it has to be the first column")
+            return DataError(f"{file}: the path comes after {first!r}; it has to be the first column")
     path = layout.get(sample[0], "path") if layout.fields(sample[0]) else sample[0]
-    return ConfigError(
+    return DataError(
         f"{file}: {path[:120]!r} is not there, nor are the next {len(sample) - 1}; set the root (data.path)"
         " to the folder that the paths start from"
     )
@@ -245,7 +243,7 @@ def _with_roles(file: str, layout: Layout, there: dict[str, int], folders: bool)
     if "label" in layout.columns:
         column = layout.columns.index("label")
         if len(there) >= 3 and agree[column] == 1 and len({*there.values()}) > 1:
-            raise ConfigError(
+            raise DataError(
                 f"{file}: column {column + 1} is the number of frames; a column of labels is missing"
             )
         return layout
@@ -253,11 +251,9 @@ def _with_roles(file: str, layout: Layout, there: dict[str, int], folders: bool)
         order = ("path", "frames", "label") if numeric[1] else ("path", "label", "frames")
         return _checked(file, dataclasses.replace(layout, columns=order), there, agree, folders)
     if not numeric[1]:
-        raise ConfigError(
-            f"{file}: neither column 2 nor column 3 is a number of frames; name them in a header"
-        )
+        raise DataError(f"{file}: neither column 2 nor column 3 is a number of frames; name them in a header")
     if not folders:
-        raise ConfigError(
+        raise DataError(
             f"{file}: which of columns 2 and 3 is the label cannot be told of video files; add a header,"
             " such as 'path frames label'"
         )
@@ -280,7 +276,7 @@ def _checked(
     if not folders or agree[frames] >= ENOUGH:
         return layout
     if agree[label] >= ENOUGH:
-        raise ConfigError(
+        raise DataError(
             f"{file}: its header calls column {frames + 1} the frames, but column {label + 1} is the number"
             " of images; swap the two words"
         )
@@ -290,7 +286,7 @@ def _checked(
         given = layout.get(text, "frames")
         if given != str(count):
             break
-    raise ConfigError(
+    raise DataError(
         f"{file}: {layout.get(text, 'path')!r} has {count} images, but its line says {given} frames (or"
         f" {layout.get(text, 'label')}): correct the column or leave it out"
     )

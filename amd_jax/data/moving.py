@@ -20,6 +20,7 @@ from amd_jax import exits
 from amd_jax.data.example import Example
 from amd_jax.data.fashion import EmbeddedSource
 from amd_jax.data.folders import Split
+from amd_jax.errors import DataError
 
 SIZE = 32  # of the canvas, pixels
 FRAMES = 24
@@ -105,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             ]
             for part in parts:
                 part.result()
+    except OSError as error:
+        return exits.told(DataError(f"--out={args.out}: cannot be written to ({error.strerror or error})"))
     except Exception as error:
         return exits.told(error)
     print(f"{folder}: {args.train} videos to train on, {args.eval} to evaluate on")

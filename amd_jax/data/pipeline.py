@@ -23,13 +23,13 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from amd_jax import methods
-from amd_jax.config import ConfigError
 from amd_jax.data import sampling
 from amd_jax.data.example import Source
 from amd_jax.data.order import Share, shuffled_index
 from amd_jax.data.reading import Failures, Reader, Unreadable
 from amd_jax.data.sampling import Sampler
 from amd_jax.data.views import EvalViews, TrainViews
+from amd_jax.errors import ConfigError
 
 Batch = dict[str, np.ndarray]
 Element = tuple[Batch, Failures]

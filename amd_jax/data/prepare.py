@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from amd_jax import exits
-from amd_jax.config import ConfigError
+from amd_jax.errors import DataError
 
 # The files of sets whose copies may lack the gzip header that TFDS expects.
 _GZIP_FILES = {
@@ -33,18 +33,18 @@ def prepare(name: str, data_dir: str, manual_dir: str | None = None) -> str:
     """Prepare the set and return the folder it was written to.
 
     Raises:
-      ConfigError: TensorFlow is missing, the name is unknown, or files are missing in `manual_dir`.
+      DataError: TensorFlow is missing, the name is unknown, or files are missing in `manual_dir`.
     """
     if manual_dir and not Path(manual_dir).is_dir():
-        raise ConfigError(f"--manual_dir={manual_dir}: no such folder; put the original files there")
+        raise DataError(f"--manual_dir={manual_dir}: no such folder; put the original files there")
     if importlib.util.find_spec("tensorflow") is None:
-        raise ConfigError("Preparing a TFDS set needs TensorFlow: pip install -r requirements-tfds.txt")
+        raise DataError("Preparing a TFDS set needs TensorFlow: pip install -r requirements-tfds.txt")
     import tensorflow_datasets as tfds
 
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     except tfds.core.DatasetNotFoundError as error:
-        raise ConfigError(f"--name={name}: TFDS knows no set of this name") from error
+        raise DataError(f"--name={name}: TFDS knows no set of this name") from error
     with tempfile.TemporaryDirectory(prefix="amd_jax_prepare_") as scratch:
         download_dir = None
         if manual_dir and name in _GZIP_FILES:
@@ -67,15 +67,15 @@ def restore_gzip_headers(source: Path, names: Iterable[str], target: Path) -> No
     original bytes can be had again. Files that have their header are copied as they are.
 
     Raises:
-      ConfigError: a file is missing or is not gzip.
+      DataError: a file is missing or is not gzip.
     """
     for name in names:
         path = source / name
         if not path.is_file():
-            raise ConfigError(f"--manual_dir={source}: {name} is missing; put the original file there")
+            raise DataError(f"--manual_dir={source}: {name} is missing; put the original file there")
         raw = path.read_bytes()
         if raw[:2] != b"\x1f\x8b":
-            raise ConfigError(f"--manual_dir={source}: {name} is not a gzip file; download it again")
+            raise DataError(f"--manual_dir={source}: {name} is not a gzip file; download it again")
         if raw[3] == 0:  # no optional header fields: this is where the name was
             stem = name.removesuffix(".gz")
             mtime = 1504176606 if stem.startswith("train") else 1504176627

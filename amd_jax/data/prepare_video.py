@@ -25,13 +25,13 @@ import numpy as np
 from PIL import Image
 
 from amd_jax import config, exits
-from amd_jax.config import ConfigError
 from amd_jax.data.clip_records import FORMAT, INDEX, pack, shard_name, write_shard
 from amd_jax.data.encode import encode
 from amd_jax.data.example import Source
 from amd_jax.data.jobs import Progress, cores, in_order
 from amd_jax.data.sources import make_source
 from amd_jax.data.video import OpenVideo, open_video
+from amd_jax.errors import DataError
 
 AT_ONCE = 2**29  # bytes of frames of full size, per process
 LONGEST = 2**32  # bytes of the small frames of a clip: eight minutes of 256 x 454 pixels
@@ -140,7 +140,7 @@ def prepare_video(
       crf: quality of x264, 0 (lossless) to 51; about 20 shows no difference.
 
     Raises:
-      ConfigError: `folder` holds clips of other settings or another source, or none can be read.
+      DataError: `folder` holds clips of other settings or another source, or none can be read.
     """
     settings: dict[str, Any] = {"short_side": short_side, "gop": gop, "crf": crf, "shard_size": shard_size}
     settings["source"] = fingerprint(source)
@@ -172,7 +172,7 @@ def fingerprint(source: Source) -> str:
 def _same_settings(layout: Layout, noted: dict[str, Any]) -> None:
     for name, value in layout.settings.items() if isinstance(noted, dict) else ():
         if noted.get(name) != value:
-            raise ConfigError(
+            raise DataError(
                 f"--output={layout.folder}: it holds clips with {name}={noted.get(name)!r}, not {value!r};"
                 " choose another folder or remove it"
             )
@@ -201,7 +201,7 @@ def _finished(layout: Layout) -> dict[str, Any] | None:
 
 
 def _is_done(layout: Layout, shard: int) -> bool:
-    """Whether an earlier run finished the file; raises ConfigError where it had other settings."""
+    """Whether an earlier run finished the file; raises DataError where it had other settings."""
     notes = _read_json(layout.notes(shard))
     if notes is None or not os.path.exists(layout.path(shard)):
         return False
@@ -230,7 +230,7 @@ def _join(layout: Layout, source: Source) -> dict[str, Any]:
     left_out = [entry for note in notes for entry in note["left_out"]]
     labels = [label for note in notes for label in note["labels"]]
     if not labels:
-        raise ConfigError(f"none of {len(source)} videos can be read: {': '.join(left_out[0])}")
+        raise DataError(f"none of {len(source)} videos can be read: {': '.join(left_out[0])}")
     index = {
         "format": FORMAT,
         "classes": list(source.class_names),
@@ -280,7 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for name, least in (("short_side", 2), ("gop", 1), ("crf", 0), ("shard_size", 1), ("jobs", 1)):
             if getattr(args, name) < least:
-                raise ConfigError(f"--{name}={getattr(args, name)}: must be at least {least}")
+                raise DataError(f"--{name}={getattr(args, name)}: must be at least {least}")
         keys = ("short_side", "gop", "crf", "shard_size", "jobs")
         folder = os.path.join(args.output, "train" if args.split == "train" else "val")
         index = prepare_video(_source(args), folder, **{key: getattr(args, key) for key in keys})

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 
 GREY = (128, 128, 128)
 

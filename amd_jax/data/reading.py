@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 from absl import logging
 
-from amd_jax.config import ConfigError
 from amd_jax.data import transforms
 from amd_jax.data.example import Source
 from amd_jax.data.sampling import Sampler
 from amd_jax.data.video import open_video
+from amd_jax.errors import DataError
 
 # So many unreadable neighbours are not a few bad files but a broken disk or a wrong directory.
 MAX_CONSECUTIVE_UNREADABLE = 50
@@ -44,7 +44,7 @@ class Reader:
         """As `read`, or of the next example that can be read; those that cannot are added to `failures`.
 
         Raises:
-          ConfigError: too many in a row cannot be read.
+          DataError: too many in a row cannot be read.
         """
         for attempt in range(MAX_CONSECUTIVE_UNREADABLE):
             candidate = (index + attempt) % len(self.source)
@@ -52,7 +52,7 @@ class Reader:
                 return self.read(candidate, key)
             except OSError as error:
                 failures.append((candidate, str(error)))
-        raise ConfigError(
+        raise DataError(
             f"{MAX_CONSECUTIVE_UNREADABLE} unreadable examples in a row, from"
             f" {self.source.describe(index)}; look at the data: is the disk there and the copy complete?"
         )
@@ -70,7 +70,7 @@ class Unreadable:
         return len(self._seen)
 
     def report(self, failures: Failures) -> None:
-        """Take note of failures; raises ConfigError when more than the limit are unreadable."""
+        """Take note of failures; raises DataError when more than the limit are unreadable."""
         for index, reason in failures:
             if index in self._seen:
                 continue
@@ -78,7 +78,7 @@ class Unreadable:
             name = self._source.describe(index)
             logging.warning("unreadable example %d: %s (%s)", len(self._seen), name, reason)
             if len(self._seen) > self._limit:
-                raise ConfigError(
+                raise DataError(
                     f"{len(self._seen)} unreadable examples, the last {name}; data.max_corrupt="
                     f"{self._limit} allows no more: repair the data or raise it"
                 )

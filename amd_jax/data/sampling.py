@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 
 ROLES = ("pretrain", "finetune", "test")
 

@@ -7,7 +7,7 @@ No source needs TensorFlow.
 
 from ml_collections import ConfigDict
 
-from amd_jax.config import KEYS, ConfigError
+from amd_jax.config import KEYS
 from amd_jax.data.clip_records import ClipRecordSource
 from amd_jax.data.example import Source
 from amd_jax.data.fashion import EmbeddedSource
@@ -16,6 +16,7 @@ from amd_jax.data.moving import MovingSource
 from amd_jax.data.subset import balanced_part
 from amd_jax.data.tfds_sources import TfdsVideoSource, tfds_source
 from amd_jax.data.video_sources import ManifestSource
+from amd_jax.errors import ConfigError
 
 
 def make_source(data: ConfigDict, split: Split) -> Source:

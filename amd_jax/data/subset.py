@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from amd_jax.config import ConfigError
 from amd_jax.data.example import Example, Source
+from amd_jax.errors import DataError
 
 
 class Subset:
@@ -57,11 +57,11 @@ def balanced_part(source: Source, share: float) -> Subset:
     than is taken where the set is balanced, and the next of its class stands in for what cannot be read.
 
     Raises:
-      ConfigError: the share is less than one example of each class, or nothing can be read.
+      DataError: the share is less than one example of each class, or nothing can be read.
     """
     quota = round(share * len(source) / source.num_classes)
     if quota < 1:
-        raise ConfigError(
+        raise DataError(
             f"data.share={share}: less than one of {len(source)} examples for each of {source.num_classes} "
             "classes; raise it"
         )
@@ -75,9 +75,7 @@ def balanced_part(source: Source, share: float) -> Subset:
         if not any(missing):
             break
     if not taken:
-        raise ConfigError(
-            f"data.share={share}: none of {len(source)} examples can be read; is the disk there?"
-        )
+        raise DataError(f"data.share={share}: none of {len(source)} examples can be read; is the disk there?")
     return Subset(source, taken)
 
 

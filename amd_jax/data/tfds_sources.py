@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from amd_jax.config import ConfigError
 from amd_jax.data.example import EncodedFrames, Example
 from amd_jax.data.folders import Split
+from amd_jax.errors import DataError
 
 # A TFDS set up to this size on disk stays in memory once it has been read: parsing a record takes 0.1 ms or
 # more, which is nothing beside a photograph but several times the work on a 28×28 image.
@@ -114,7 +114,7 @@ class TfdsVideoSource:
         except (ValueError, KeyError) as error:
             raise _not_a_slice(self._id, split, self._split) from error
         if not files:
-            raise ConfigError(f"data.{split}_split={self._split!r}: no example of {self._id} is in it")
+            raise DataError(f"data.{split}_split={self._split!r}: no example of {self._id} is in it")
         self._records: Any = ArrayRecordDataSource(files)
 
     def __len__(self) -> int:
@@ -155,34 +155,34 @@ def _video_classes(set_name: str, folder: str) -> tuple[tuple[str, ...], int]:
     features = described.get("featuresDict", {}).get("features", {})
     video, label = (features.get(name, {}) for name in ("video", "label"))
     if not str(video.get("pythonClassName")).endswith(".Video") or video["video"].get("dtype") != "uint8":
-        raise ConfigError(
+        raise DataError(
             f"data.name: {set_name} has no 8-bit 'video'; take a set of videos, or data.frames=1 for images"
         )
     classes = int(label.get("classLabel", {}).get("numClasses", 0))
     if not classes:
-        raise ConfigError(f"data.name: {set_name} has no class 'label'; take a video classification set")
+        raise DataError(f"data.name: {set_name} has no class 'label'; take a video classification set")
     names = epath.Path(folder) / "label.labels.txt"
     return tuple(names.read_text().splitlines()) if names.exists() else (), classes
 
 
 def _chosen_split(set_name: str, splits: list[str], split: Split, name: str) -> str:
-    """`name`, or the split that usually plays the role; raises ConfigError where the set lacks it."""
+    """`name`, or the split that usually plays the role; raises DataError where the set lacks it."""
     usual = ("train",) if split == "train" else ("validation", "test")
     chosen = name or next((s for s in usual if s in splits), usual[0])
     if re.split(r"[\[+]", chosen)[0] not in splits:
-        raise ConfigError(f"data.{split}_split={chosen!r}: {set_name} has the splits {', '.join(splits)}")
+        raise DataError(f"data.{split}_split={chosen!r}: {set_name} has the splits {', '.join(splits)}")
     return chosen
 
 
-def _not_array_record(name: str, data_dir: str) -> ConfigError:
-    return ConfigError(
+def _not_array_record(name: str, data_dir: str) -> DataError:
+    return DataError(
         f"data.name={name!r}: {_prepared_folder(name, data_dir)} is not in ArrayRecord form; "
         + _how_to_prepare(name, data_dir)
     )
 
 
-def _not_a_slice(set_name: str, split: Split, chosen: str) -> ConfigError:
-    return ConfigError(f"data.{split}_split={chosen!r}: not a split of {set_name}; write e.g. train[:90%]")
+def _not_a_slice(set_name: str, split: Split, chosen: str) -> DataError:
+    return DataError(f"data.{split}_split={chosen!r}: not a split of {set_name}; write e.g. train[:90%]")
 
 
 def _prepared_folder(name: str, data_dir: str) -> str:
@@ -198,14 +198,14 @@ def _prepared_folder(name: str, data_dir: str) -> str:
         newest = max(matching, key=lambda v: tuple(int(part) for part in v.split(".")))
         return os.fspath(folder / newest)
     if versions and version:
-        raise ConfigError(f"data.name={name!r}: {folder} has the versions {', '.join(sorted(versions))}")
+        raise DataError(f"data.name={name!r}: {folder} has the versions {', '.join(sorted(versions))}")
     configs = sorted(c for c in children if any((folder / c).glob("*/dataset_info.json")))
     if configs:
-        raise ConfigError(
+        raise DataError(
             f"data.name={name!r}: the set has configs; write data.name='{set_name}/{configs[0]}'"
             f" or another of {', '.join(configs)}"
         )
-    raise ConfigError(
+    raise DataError(
         f"data.name={name!r}: not prepared in data.path={data_dir!r}; {_how_to_prepare(name, data_dir)}"
     )
 
@@ -219,9 +219,9 @@ def _image_decoders(set_name: str, features: Any, tfds: Any) -> tuple[dict[str, 
     named = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
     image, label = named.get("image"), named.get("label")
     if not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
-        raise ConfigError(f"data.name: {set_name} has no class 'label'; take an image classification set")
+        raise DataError(f"data.name: {set_name} has no class 'label'; take an image classification set")
     if isinstance(image, tfds.features.Image) and np.dtype(image.np_dtype) == np.uint8:
         return {"image": tfds.decode.SkipDecoding()}, label.num_classes
     if isinstance(image, tfds.features.Tensor) and np.dtype(image.np_dtype) == np.uint8:
         return None, label.num_classes
-    raise ConfigError(f"data.name: {set_name} has no 8-bit 'image'; take an image classification set")
+    raise DataError(f"data.name: {set_name} has no 8-bit 'image'; take an image classification set")

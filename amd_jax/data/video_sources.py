@@ -6,11 +6,11 @@ import os
 import numpy as np
 from absl import logging
 
-from amd_jax.config import ConfigError
 from amd_jax.data.class_lists import classes_beside, classes_of, label_numbers
 from amd_jax.data.example import Example, FrameFiles, Video, VideoFile
 from amd_jax.data.folders import SPLIT_NAMES, Names, Split, frame_files
 from amd_jax.data.manifest_format import Rows, read_rows
+from amd_jax.errors import DataError, UserError
 
 SUFFIXES = (".txt", ".csv", ".tsv")
 
@@ -38,19 +38,19 @@ def manifest_file(root: str, split: Split, name: str = "") -> str:
     """The manifest `name`, below `root` or as a path by itself; without a name the usual ones below `root`.
 
     Raises:
-      ConfigError: it is not there.
+      DataError: it is not there.
     """
     if not root or not os.path.isdir(root):
-        raise ConfigError(f"data.path={root!r}: no such folder; it is where the paths of the manifest start")
+        raise DataError(f"data.path={root!r}: no such folder; it is where the paths of the manifest start")
     usual = [usual + suffix for usual in SPLIT_NAMES[split] for suffix in SUFFIXES]
     candidates = [os.path.join(root, name), name] if name else [os.path.join(root, usual) for usual in usual]
     for candidate in candidates:
         if os.path.isfile(candidate):
             return candidate
     if name:
-        raise ConfigError(f"data.{split}_split={name!r}: no such file, in data.path={root!r} or by itself")
+        raise DataError(f"data.{split}_split={name!r}: no such file, in data.path={root!r} or by itself")
     names = " or ".join(f"{name}.txt" for name in SPLIT_NAMES[split])
-    raise ConfigError(
+    raise DataError(
         f"data.path={root!r}: no {names} (.csv, .tsv) in it;"
         f" set data.{split}_split to the manifest, or make one: python -m amd_jax.data.manifest build"
     )
@@ -60,7 +60,7 @@ def read_manifest(file: str, root: str, train: str = "") -> Manifest:
     """Reads `file`; classes are those of `classes.txt` beside it or in `root`, else of the list `train`.
 
     Raises:
-      ConfigError: one of the files is not as it should be. Labels without a class are no error.
+      DataError: one of the files is not as it should be. Labels without a class are no error.
     """
     rows = read_rows(file, root)
     names = classes_beside(os.path.dirname(file), root)
@@ -84,13 +84,13 @@ class ManifestSource:
         if split == "eval":
             try:
                 train = manifest_file(root, "train", train_name)
-            except ConfigError:
+            except UserError:
                 if train_name:
                     raise
         manifest = read_manifest(file, root, train)
         if len(wrong := np.flatnonzero(manifest.labels < 0)):
             row = int(wrong[0])
-            raise ConfigError(
+            raise DataError(
                 f"{file} line {manifest.rows.lines[row]}: label {manifest.rows.labels[row]!r} (and"
                 f" {len(wrong) - 1} others) is none of {manifest.num_classes} classes"
             )

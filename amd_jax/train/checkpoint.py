@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from amd_jax import checksums, exits
-from amd_jax.config import ConfigError
+from amd_jax.errors import RunError
 from amd_jax.processes import agreed
 from amd_jax.steps.train_state import TrainState
 from amd_jax.train.throughput import format_bytes
@@ -77,7 +77,7 @@ class Checkpoints:
           set_aside: rename newer, damaged steps, so that they can be saved again. One process does it.
 
         Raises:
-          ConfigError: all are damaged; nothing was renamed.
+          RunError: all are damaged; nothing was renamed.
         """
         step = self._look_for_whole(set_aside) if jax.process_index() == 0 else 0
         return agreed(step)  # the others wait here until process 0 has renamed
@@ -108,7 +108,7 @@ class Checkpoints:
         The mesh may differ from the one that saved.
 
         Raises:
-          ConfigError: the checkpoint holds other parameters than this config builds.
+          RunError: the checkpoint holds other parameters than this config builds.
         """
         items = {name: ocp.args.StandardRestore(part) for name, part in _items(abstract).items()}
         items["data"] = ocp.args.JsonRestore()
@@ -122,7 +122,7 @@ class Checkpoints:
             if known and not isinstance(error, ValueError | KeyError | TypeError):
                 raise
             damaged = "" if known else ", or is damaged: it has no checksums to tell"
-            raise ConfigError(
+            raise RunError(
                 f"{folder} does not fit this config ({first_line(error)}){damaged}; "
                 "continue with the config that wrote it, or start in another workdir"
             ) from error
@@ -200,7 +200,7 @@ class Checkpoints:
             damaged[step] = what
         if damaged and not whole:
             told = "; ".join(f"step {step}: {what}" for step, what in damaged.items())
-            raise ConfigError(
+            raise RunError(
                 f"{self.folder}: every checkpoint is damaged ({told}); restore one from a copy, or start in "
                 "another workdir"
             )
@@ -228,7 +228,7 @@ def _set_aside(folder: Path) -> Path:
     try:
         return folder.rename(where)
     except OSError as error:
-        raise ConfigError(
+        raise RunError(
             f"{folder} is damaged and cannot be renamed ({error.strerror}); move it away"
         ) from error
 

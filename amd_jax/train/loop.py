@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from amd_jax import exits, hardware
-from amd_jax.config import ConfigError
 from amd_jax.data import pipeline
+from amd_jax.errors import ConfigError
 from amd_jax.evals.evaluation import Evaluation, Setting
 from amd_jax.evals.evaluators import make_evaluations
 from amd_jax.processes import agreed

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 from amd_jax.trees import path_name
 
 # No decay on biases, norms, tokens and positions: AMD's and VideoMAE's rule, kept for all methods here.

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 
 MEMINFO, STATM = Path("/proc/meminfo"), Path("/proc/self/statm")
 CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's share of the machine

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 
 
 def parse(text: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ import optax
 from ml_collections import ConfigDict
 
 from amd_jax import hardware, methods, sharding
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 from amd_jax.models import build as models
 from amd_jax.steps.step import Step, Task, make_step
 from amd_jax.steps.tasks import make_task

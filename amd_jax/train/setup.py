@@ -13,8 +13,9 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from amd_jax import methods, sharding
-from amd_jax.config import ConfigError, flat
+from amd_jax.config import flat
 from amd_jax.data import sources
+from amd_jax.errors import ConfigError, UserError
 from amd_jax.processes import meet
 from amd_jax.steps import losses
 from amd_jax.steps.train_state import TrainState
@@ -60,7 +61,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     """Set a run up, in the order in which mistakes are cheapest to find. The workdir is made last.
 
     Raises:
-      ConfigError: anything the user has to change.
+      UserError: anything the user has to change.
     """
     validate(config)
     folder = Path(local_folder(workdir))
@@ -177,7 +178,7 @@ def _eval_source(config: ConfigDict, train: sources.Source) -> sources.Source:
     """The evaluation split; where nothing is scored it is only drawn from, and training images do as well."""
     try:
         source = sources.make_source(config.data, "eval")
-    except ConfigError:
+    except UserError:
         if config.data.eval_split or programs.is_scored(config):
             raise
         return train

@@ -9,11 +9,11 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from amd_jax import methods
-from amd_jax.config import ConfigError
 from amd_jax.convert.files.opening import open_source, read_stated
 from amd_jax.convert.files.stated import Stated
 from amd_jax.convert.kinds import OF_ANY_PIXELS, original_kind, recognise
 from amd_jax.convert.load import Loaded, load_classifier, load_encoder, load_student
+from amd_jax.errors import ConfigError, UserError
 from amd_jax.processes import meet
 
 
@@ -32,7 +32,7 @@ def with_teacher_pixels(config: ConfigDict) -> ConfigDict:
     for name in ("mean", "std"):
         try:
             config.teacher[name] = teacher[name] or said.per_channel(name, data.channels) or data[name]
-        except ConfigError as error:
+        except UserError as error:
             keys = "config.data.channels, or config.teacher.mean and .std"
             raise ConfigError(f"teacher.weights: {error}; set {keys}") from error
     silent = teacher.weights and not (said.mean or (teacher.mean and teacher.std))
@@ -47,7 +47,7 @@ def with_teacher_pixels(config: ConfigDict) -> ConfigDict:
         elif said.mean:
             where = "as set" if teacher.mean or teacher.std else f"as {said.origin} says"
             print(f"the teacher sees pixels of mean {mean} and std {std}, {where}")
-        if other := said.differing_input(data.image_size):
+        if other := said.differing_input(data.image_size, data.frames > 1):
             print(f"the teacher was trained on other inputs: {other}")
     return config
 
@@ -111,7 +111,7 @@ def _other_pixels(config: ConfigDict, said: Stated) -> list[str]:
     data = config.data
     try:
         theirs = {name: said.per_channel(name, data.channels) for name in ("mean", "std")}
-    except ConfigError as error:
+    except UserError as error:
         return [f"note         {error}"]
     if not said.mean or all(values == tuple(data[name]) for name, values in theirs.items()):
         return []

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from make_videos import write_frames, write_video
 
 from amd_jax import exits
-from amd_jax.config import ConfigError
 from amd_jax.data import annotations, class_lists, manifest, manifest_format
 from amd_jax.data.manifest_format import FILE, Rows, find_layout, read_rows
+from amd_jax.errors import DataError
 
 
 def rows_of(text: str, there: dict[str, int], folder: Path) -> Rows:
@@ -24,7 +24,7 @@ def rows_of(text: str, there: dict[str, int], folder: Path) -> Rows:
 
 
 def refused(text: str, there: dict[str, int], folder: Path) -> str:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DataError) as error:
         rows_of(text, there, folder)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -85,7 +85,7 @@ def test_any_text_is_read_or_refused_by_one_line(
     folder, message = tmp_path_factory.mktemp("lists"), ""
     try:
         rows = rows_of("\n".join(lines), {"a": FILE, "b": 3}, folder)
-    except ConfigError as error:
+    except DataError as error:
         message = str(error)
     else:
         assert len(rows.paths) == len(rows.labels) == len(rows.frames) > 0
@@ -165,7 +165,7 @@ def test_a_list_of_classes_may_be_numbered(tmp_path: Path) -> None:
         assert class_lists.read_classes(str(file)) == ("Apply Eye", "Archery")
     for text, part in (("a\na\n", "'a' is there twice"), ("", "no class names")):
         file.write_text(text)
-        with pytest.raises(ConfigError, match=part):
+        with pytest.raises(DataError, match=part):
             class_lists.read_classes(str(file))
 
 
@@ -278,7 +278,7 @@ def test_annotations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 
     def fails(text: str, part: str, read: object = annotations.kinetics) -> None:
         file.write_text(text)
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(DataError) as error:
             read(str(file))  # type: ignore[operator]
         assert part in str(error.value)
         assert "\n" not in str(error.value)
@@ -296,7 +296,7 @@ def test_annotations_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     (tmp_path / "classInd.txt").write_text("1 A\n2 B\n")
     fails("A/v.avi 2\n", "line 1", annotations.ucf101)
     fails("v.avi\n", "is not Class/video.avi", annotations.ucf101)
-    with pytest.raises(ConfigError, match="no <class>_test_split2"):
+    with pytest.raises(DataError, match="no <class>_test_split2"):
         annotations.hmdb51(str(tmp_path), True, 2)
 
 

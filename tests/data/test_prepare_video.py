@@ -18,12 +18,12 @@ from make_tfds import FOLDER as TFDS_FOLDER
 from make_videos import write_frames, write_video
 
 from amd_jax import config, exits
-from amd_jax.config import ConfigError
 from amd_jax.data import clip_records, jobs, prepare_video
 from amd_jax.data.example import EncodedVideo, Source
 from amd_jax.data.prepare_video import small_size
 from amd_jax.data.sources import make_source
 from amd_jax.data.video import open_video
+from amd_jax.errors import DataError
 from tests.runs import ROOT
 
 
@@ -241,7 +241,7 @@ def test_work_is_done_in_order_by_processes() -> None:
 
 
 def test_a_process_that_dies_is_one_line() -> None:
-    with pytest.raises(ConfigError, match="--jobs=2 was killed"):
+    with pytest.raises(DataError, match="--jobs=2 was killed"):
         [*jobs.in_order(os._exit, [1, 1, 1], 2, jobs.Progress("deaths", 3))]
 
 

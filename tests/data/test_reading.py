@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from amd_jax.config import ConfigError
 from amd_jax.data.example import Example
 from amd_jax.data.reading import Failures, Reader, Unreadable
 from amd_jax.data.sampling import Window
+from amd_jax.errors import DataError
 from tests.data.conftest import Numbers
 
 KEY = (5, 0, 2)
@@ -66,7 +66,7 @@ def test_the_next_readable_example_stands_in_and_every_failure_is_told():
 
 
 def test_fifty_in_a_row_are_given_up():
-    with pytest.raises(ConfigError, match="50 unreadable examples in a row, from number 7"):
+    with pytest.raises(DataError, match="50 unreadable examples in a row, from number 7"):
         reader(Numbers(100, bad=tuple(range(7, 57)))).read_or_next(7, KEY, [])
     assert reader(Numbers(100, bad=tuple(range(8, 57)))).read_or_next(8, KEY, [])[1] == 57
 
@@ -76,5 +76,5 @@ def test_an_example_counts_once_and_the_limit_is_an_error():
     unreadable.report([(3, "gone"), (3, "gone"), (4, "gone")])
     unreadable.report([(3, "gone")])
     assert len(unreadable) == 2
-    with pytest.raises(ConfigError, match=r"3 unreadable examples, the last number 5; data\.max_corrupt=2"):
+    with pytest.raises(DataError, match=r"3 unreadable examples, the last number 5; data\.max_corrupt=2"):
         unreadable.report([(5, "gone")])

@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from amd_jax import config
-from amd_jax.config import ConfigError
 from amd_jax.data import prepare, transforms
 from amd_jax.data.embedded.make import first_of_each_class
 from amd_jax.data.sources import make_source
+from amd_jax.errors import DataError
 
 
 def data(**keys: object) -> ConfigDict:
@@ -106,7 +106,7 @@ def test_folder_named_split(folder: Path):
     assert make_source(data(**keys), "eval").num_classes == 3
 
 
-def one_line(error: pytest.ExceptionInfo[ConfigError], *parts: str) -> None:
+def one_line(error: pytest.ExceptionInfo[DataError], *parts: str) -> None:
     message = str(error.value)
     assert "\n" not in message
     for part in parts:
@@ -115,7 +115,7 @@ def one_line(error: pytest.ExceptionInfo[ConfigError], *parts: str) -> None:
 
 def test_folder_errors(folder: Path, tmp_path_factory: pytest.TempPathFactory):
     def fails(root: Path, split: str, *parts: str, **keys: str) -> None:
-        with pytest.raises(ConfigError) as error:
+        with pytest.raises(DataError) as error:
             make_source(data(source="folder", path=str(root), **keys), split)
         one_line(error, *parts)
 
@@ -167,7 +167,7 @@ def test_tfds_reads_a_prepared_set():
 )
 def test_tfds_errors(keys: dict[str, str], parts: list[str]):
     keys = {"source": "tfds", "name": "tiny_shapes", "path": str(TFDS_FOLDER), **keys}
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DataError) as error:
         make_source(data(**keys), "train")
     one_line(error, *parts)
 
@@ -187,7 +187,7 @@ def test_tfds_takes_the_newest_version_and_knows_configs(tmp_path: Path):
     newest = make_source(data(source="tfds", name="tiny_shapes", path=str(tmp_path)), "train")
     assert newest.describe(0).startswith("tiny_shapes/10.0.0")
     copy_of_tiny_shapes(tmp_path / "many" / "small")
-    with pytest.raises(ConfigError, match="many/small"):
+    with pytest.raises(DataError, match="many/small"):
         make_source(data(source="tfds", name="many", path=str(tmp_path)), "train")
 
 
@@ -196,7 +196,7 @@ def test_tfds_refuses_sets_that_are_not_for_classification(tmp_path: Path):
     features = folder / "features.json"
     features.write_text(features.read_text().replace('"label": {', '"target": {'))
     (folder / "label.labels.txt").unlink()
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DataError) as error:
         make_source(data(source="tfds", name="tiny_shapes", path=str(tmp_path)), "train")
     one_line(error, "tiny_shapes", "'label'")
 
@@ -226,12 +226,12 @@ def test_gzip_headers_are_restored(tmp_path: Path):
     assert restored.endswith(b"\x00\x03train-labels-idx1-ubyte\x00stream")
     prepare.restore_gzip_headers(tmp_path / "fixed", [name], tmp_path)  # an original stays as it is
     assert (tmp_path / name).read_bytes() == restored
-    with pytest.raises(ConfigError, match="missing"):
+    with pytest.raises(DataError, match="missing"):
         prepare.restore_gzip_headers(tmp_path, ["t10k-labels-idx1-ubyte.gz"], tmp_path / "fixed")
 
 
 def test_preparing_without_tensorflow_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DataError) as error:
         prepare.prepare("fashion_mnist", str(tmp_path))
     one_line(error, "pip install -r requirements-tfds.txt")

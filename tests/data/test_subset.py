@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amd_jax.config import ConfigError, default
+from amd_jax.config import default
 from amd_jax.data.example import Example
 from amd_jax.data.sources import FolderSource, make_source
 from amd_jax.data.subset import balanced_part, shuffled_part
+from amd_jax.errors import DataError
 
 
 class Labels:
@@ -61,7 +62,7 @@ def test_a_balanced_part_has_equally_many_of_each_class_and_holds_every_smaller_
     for share in sorted((a, b)):
         quota = round(share * len(whole) / 4)
         if quota < 1:
-            with pytest.raises(ConfigError, match="less than one"):
+            with pytest.raises(DataError, match="less than one"):
                 balanced_part(whole, share)
             continue
         part = balanced_part(whole, share)

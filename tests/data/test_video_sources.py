@@ -18,13 +18,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from amd_jax import config
-from amd_jax.config import ConfigError
 from amd_jax.data import clip_records
 from amd_jax.data.example import EncodedFrames, EncodedVideo, FrameFiles, Source, VideoFile
 from amd_jax.data.folders import Names, frame_files
 from amd_jax.data.prepare_video import prepare_video
 from amd_jax.data.sources import make_source
 from amd_jax.data.video import open_video
+from amd_jax.errors import DataError
 
 
 def data(**keys: object) -> ConfigDict:
@@ -48,7 +48,7 @@ def is_pixels(found: np.ndarray, seed: int) -> bool:
 
 
 def refused(*parts: str, split: Any = "train", **keys: object) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(DataError) as error:
         make_source(data(**keys), split)
     message = str(error.value)
     assert "\n" not in message

@@ -11,7 +11,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from amd_jax import checksums, sharding
-from amd_jax.config import ConfigError, default
+from amd_jax.config import default
+from amd_jax.errors import RunError
 from amd_jax.steps.train_state import TrainState
 from amd_jax.train.checkpoint import Checkpoints
 from amd_jax.trees import path_name
@@ -95,9 +96,9 @@ def test_a_run_is_loaded_as_it_is_scored_by_the_running_mean_where_there_is_one(
 
 
 def test_a_missing_checkpoint_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no checkpoint there"):
+    with pytest.raises(RunError, match="no checkpoint there"):
         load_params(str(tmp_path))
-    with pytest.raises(ConfigError, match="cannot read the config"):
+    with pytest.raises(RunError, match="cannot read the config"):
         load_config(str(tmp_path))
 
 
@@ -177,7 +178,7 @@ def test_a_damaged_newest_step_is_named_and_kept_aside_and_can_be_saved_again(
 def test_where_all_are_damaged_none_is_touched(tmp_path: Path) -> None:
     folder = two_steps(tmp_path)
     names = [garble(folder / step) for step in ("1", "2")]
-    with pytest.raises(ConfigError, match="every checkpoint is damaged") as caught:
+    with pytest.raises(RunError, match="every checkpoint is damaged") as caught:
         Checkpoints(str(tmp_path), keep=3).newest_whole(set_aside=True)
     assert all(name in str(caught.value) for name in names)
     assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
@@ -193,13 +194,13 @@ def test_an_evaluation_leaves_a_damaged_step_where_it_is(tmp_path: Path) -> None
 def test_somebody_elses_damaged_step_is_named_with_one_that_is_whole(tmp_path: Path) -> None:
     folder = two_steps(tmp_path)
     name = garble(folder / "2")
-    with pytest.raises(ConfigError, match="step 1 is whole") as caught:
+    with pytest.raises(RunError, match="step 1 is whole") as caught:
         load_params(str(tmp_path))
     assert name in str(caught.value)
     assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
     assert_same(load_params(str(tmp_path), 1)[0], state(1).params)
     garble(folder / "1")
-    with pytest.raises(ConfigError, match="no other step of the run is whole"):
+    with pytest.raises(RunError, match="no other step of the run is whole"):
         load_params(str(tmp_path))
 
 
@@ -209,7 +210,7 @@ def test_other_shapes_are_not_taken_for_damage(tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path), keep=3)
     assert checkpoints.newest_whole(set_aside=True) == 2
     target = abstract(place(other, sharding.make_mesh(devices=jax.devices()[:1])))
-    with pytest.raises(ConfigError, match="does not fit this config") as caught:
+    with pytest.raises(RunError, match="does not fit this config") as caught:
         checkpoints.restore(target, 2)
     assert "damaged" not in str(caught.value)
     assert sorted(p.name for p in folder.iterdir()) == ["1", "2"]
@@ -222,9 +223,9 @@ def test_a_checkpoint_without_checksums_is_read_and_its_damage_is_one_line(tmp_p
     checkpoints = Checkpoints(str(tmp_path), keep=3)
     assert_same(checkpoints.restore(abstract_on_one_device(), 2)[0], state(2))
     (folder / "2" / "params" / "manifest.ocdbt").unlink()
-    with pytest.raises(ConfigError, match="step 1 is whole"):
+    with pytest.raises(RunError, match="step 1 is whole"):
         load_params(str(tmp_path))
-    with pytest.raises(ConfigError, match="or is damaged"):
+    with pytest.raises(RunError, match="or is damaged"):
         checkpoints.restore(abstract_on_one_device(), 2)
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from amd_jax import sharding
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError, DataError, UserError
 from amd_jax.train import program, setup
 from amd_jax.train.weights import load_start
 from amd_jax.trees import flatten, path_name
@@ -74,7 +74,7 @@ def test_a_mistake_is_found_before_a_teacher_is_read(
     config = tiny(**changes, **{"teacher.weights": str(teacher), "teacher.random": False})
     config.teacher.mean = config.teacher.std = (0.5, 0.5, 0.5)
     monkeypatch.setattr(setup, "with_teacher_pixels", lambda config: config)
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises(UserError, match=words):
         setup.prepare(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
@@ -95,7 +95,7 @@ def test_pre_training_does_without_an_evaluation_split(tmp_path: Path) -> None:
     run = setup.prepare(config, str(tmp_path / "run"))
     assert run.eval_source is run.source
     config.probe.every_epochs = 1.0
-    with pytest.raises(ConfigError, match="no folder val"):
+    with pytest.raises(DataError, match="no folder val"):
         setup.prepare(config, str(tmp_path / "other"))
 
 
