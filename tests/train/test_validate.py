@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amd_jax.config import KEYS, ConfigError
+from amd_jax.config import KEYS
+from amd_jax.errors import ConfigError
 from amd_jax.train.validate import validate, validate_probe
 from tests.test_config import RUNS, load
 
