@@ -1,6 +1,7 @@
 """Transformer blocks, stacked along a leading layer axis and run with `lax.scan`."""
 
 import dataclasses
+import functools
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -30,6 +31,37 @@ def layer_norm(name: str, eps: float) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=eps, dtype=jnp.float32, use_fast_variance=False, name=name)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(x: jax.Array, kernel: jax.Array, dtype: Any) -> jax.Array:
+    """`[rows, inputs]` times `[inputs, *outputs]`, computed in `dtype`.
+
+    The gradient of the kernel is float32 before devices add theirs up: a cast would be differentiated after
+    the sum, and bfloat16 would travel, whose sums over many devices lose what the optimiser needs.
+    """
+    return jnp.tensordot(x.astype(dtype), kernel.astype(dtype), 1)
+
+
+def _product_forward(x: jax.Array, kernel: jax.Array, dtype: Any) -> tuple[jax.Array, Any]:
+    return product(x, kernel, dtype), (x, kernel)
+
+
+def _product_backward(dtype: Any, saved: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    outputs = tuple(range(1, g.ndim))
+    of_x = jax.lax.dot_general(g, kernel.astype(dtype), ((outputs, outputs), ((), ())))
+    rows = (((0,), (0,)), ((), ()))
+    of_kernel = jax.lax.dot_general(g, x.astype(dtype), rows, preferred_element_type=jnp.float32)
+    return of_x.astype(x.dtype), jnp.moveaxis(of_kernel, -1, 0).astype(kernel.dtype)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+def add(x: jax.Array, parameter: jax.Array) -> jax.Array:
+    """`x + parameter` in the type of `x`; the parameter's gradient is summed in float32, see `product`."""
+    return (x.astype(jnp.float32) + parameter.astype(jnp.float32)).astype(x.dtype)
+
+
 class Linear(nn.Module):
     """`x @ kernel + bias` over the last axis.
 
@@ -45,9 +77,9 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        flat = x.reshape(-1, x.shape[-1]).astype(self.dtype) @ kernel.astype(self.dtype)
+        flat = product(x.reshape(-1, x.shape[-1]), kernel, self.dtype)
         if self.use_bias:
-            flat += self.param("bias", self.bias_init, (self.features,)).astype(self.dtype)
+            flat = add(flat, self.param("bias", self.bias_init, (self.features,)))
         return flat.reshape(*x.shape[:-1], self.features)
 
 
@@ -65,16 +97,16 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         shape = (c.heads, width // c.heads)
         init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2, 3))
-        kernel = self.param("qkv", init, (width, 3, *shape)).astype(c.dtype)
-        qkv = jnp.tensordot(x.reshape(-1, width), kernel, 1).reshape(batch, tokens, 3, *shape)
+        kernel = self.param("qkv", init, (width, 3, *shape))
+        qkv = product(x.reshape(-1, width), kernel, c.dtype).reshape(batch, tokens, 3, *shape)
         q, k, v = (qkv[:, :, i] for i in range(3))
         zeros = nn.initializers.zeros
         if "q" in c.qkv_bias:
-            q += self.param("q_bias", zeros, shape).astype(c.dtype)
+            q = add(q, self.param("q_bias", zeros, shape))
         if "k" in c.qkv_bias:
-            k += self.param("k_bias", zeros, shape).astype(c.dtype)
+            k = add(k, self.param("k_bias", zeros, shape))
         if "v" in c.qkv_bias:
-            v += self.param("v_bias", zeros, shape).astype(c.dtype)
+            v = add(v, self.param("v_bias", zeros, shape))
         x = jax.nn.dot_product_attention(q, k, v, implementation=c.attention)
         return Linear(width, dtype=c.dtype, name="proj")(x.reshape(batch, tokens, width))
 

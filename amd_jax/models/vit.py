@@ -67,8 +67,8 @@ class ViT(nn.Module):
         x += table[c.cls_token :][indices].astype(dtype)
         if c.cls_token:
             cls = self.param("cls_token", nn.initializers.truncated_normal(0.02), (width,))
-            cls = (cls + table[0]).astype(dtype)
-            x = jnp.concatenate([jnp.broadcast_to(cls, (x.shape[0], 1, width)), x], axis=1)
+            cls = jnp.broadcast_to(cls + table[0], (x.shape[0], 1, width))  # before the cast: see `product`
+            x = jnp.concatenate([cls.astype(dtype), x], axis=1)
         x, tapped = Blocks(c.block, c.depth, name="blocks")(x, taps, keep)
         if self.final_norm:
             x = layer_norm("norm", c.block.norm_eps)(x)

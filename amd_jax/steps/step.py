@@ -1,6 +1,7 @@
 """The one train step: every task gives its loss, this gives keys, accumulation, update and metrics."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -62,6 +63,7 @@ def make_step(
     accumulation: neither the mesh nor `accum_steps` changes it, and a resumed run repeats it.
     """
     base = jax.random.key(seed)
+    shards = _shards(batch_sharding)
 
     def constrain(tree: Any) -> Any:
         return jax.lax.with_sharding_constraint(tree, batch_sharding) if batch_sharding else tree
@@ -70,6 +72,8 @@ def make_step(
         grad_fn = jax.value_and_grad(task.batch_loss, has_aux=True)
         if accum_steps == 1:
             return grad_fn(params, frozen, batch)
+        if shards > 1:
+            grad_fn = _by_shard(grad_fn, batch_sharding, shards)
         # Pass m takes the examples m, m + accum, …, so that each device keeps its own. They are cut out of
         # the batch where they lie: one pass's share is all that is ever copied, or made into floats.
         strided = jax.tree.map(lambda x: x.reshape(-1, accum_steps, *x.shape[1:]), batch)
@@ -84,7 +88,8 @@ def make_step(
         shapes = jax.eval_shape(grad_fn, params, frozen, jax.eval_shape(part, 0))
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         summed, _ = jax.lax.scan(accumulate, zeros, jnp.arange(accum_steps))
-        return jax.tree.map(lambda x: x / accum_steps, summed)
+        means = jax.tree.map(lambda x: x / accum_steps, summed)
+        return jax.tree.map(lambda x: x.mean(axis=0), means) if shards > 1 else means
 
     def step(state: TrainState, frozen: Any, batch: Batch) -> tuple[TrainState, Metrics]:
         batch = constrain(task.prepare(jax.random.fold_in(base, state.step), batch))
@@ -103,3 +108,35 @@ def make_step(
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     return step
+
+
+def _shards(batch_sharding: Any) -> int:
+    """How many devices share the examples, and nothing else; 1: devices share parameters as well, or alone.
+
+    Where parameters are shared too, no device could hold all gradients of its own.
+    """
+    if batch_sharding is None:
+        return 1
+    mesh = batch_sharding.mesh
+    return mesh.shape["data"] if mesh.shape["data"] == mesh.size else 1
+
+
+def _by_shard(grad_fn: Callable[..., Any], batch_sharding: Any, shards: int) -> Callable[..., Any]:
+    """`grad_fn` of each device's examples, `[shards, …]`, each on its own device.
+
+    Passes are added up there, and devices once, after the last pass. Otherwise every pass would add up the
+    gradients of all devices.
+    """
+    mesh, axes = batch_sharding.mesh, batch_sharding.spec[0]
+
+    def own(x: jax.Array) -> jax.Array:
+        rest = (jax.sharding.PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+        where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axes, *rest))
+        return jax.lax.with_sharding_constraint(x, where)
+
+    def gradients(params: Any, frozen: Any, batch: Any) -> Any:
+        cut = jax.tree.map(lambda x: own(x.reshape(shards, -1, *x.shape[1:])), batch)
+        one = jax.vmap(grad_fn, in_axes=(None, None, 0), spmd_axis_name=axes)
+        return jax.tree.map(own, one(params, frozen, cut))
+
+    return gradients
