@@ -65,10 +65,10 @@ class Chip:
     per_host: int
 
 
-# TPU memory is what libtpu 0.0.42 says is available when a program is too large ("exceeds available HBM"): less
-# than what is printed, 32, 16, 95 and 32 GB. Bandwidths are those of cloud.google.com/tpu/docs/v4, v5e, v5p and
-# v6e; links are half of their "bidirectional ICI bandwidth", which for v4 is 6 links of 50 GB/s (arXiv
-# 2304.01433, table 4). Hosts are as libtpu describes them.
+# TPU memory is what libtpu 0.0.42 says is available when a program is too large ("exceeds available HBM"):
+# less than the 32, 16, 95 and 32 GB of the data sheets. Bandwidths are those of cloud.google.com/tpu/docs/v4,
+# v5e, v5p and v6e; links are half of their "bidirectional ICI bandwidth", and for v4, where that is not
+# given, 6 links of 50 GB/s (arXiv 2304.01433). Hosts are as libtpu describes them.
 #
 # GPU memory is what is printed, of which CUDA and jax keep some; figures of NVIDIA's data sheets for the SXM
 # boards, links half of NVLink's.
@@ -81,7 +81,7 @@ CHIPS = {
     "h100": Chip("NVIDIA H100 80GB HBM3", "gpu", int(80e9), 3350e9, 450e9, 8),
     "h200": Chip("NVIDIA H200", "gpu", int(141e9), 4800e9, 450e9, 8),
 }
-# What `jax.experimental.topologies` has to be told: the cores of a v4 as one device, and the slices of one host.
+# What `jax.experimental.topologies` has to be told: the cores of a v4 as one device, and slices of one host.
 TOPOLOGY_OPTIONS: dict[str, dict[str, object]] = {
     "v4": {"chip_config_name": "megacore"},
     "v5e:1x1": {"chips_per_host_bounds": (1, 1, 1)},

@@ -1,7 +1,7 @@
 """What one run of a compiled program computes and sends, its loops counted as often as they turn.
 
-XLA's own `cost_analysis` counts the body of a loop once. Here every computation is counted by itself, and that
-of a loop's body taken as often as the loop turns.
+XLA's own `cost_analysis` counts the body of a loop once. Here every computation is counted by itself, and
+that of a loop's body taken as often as the loop turns.
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ class Collective:
     Attributes:
       kind: a name of COLLECTIVES.
       dtype: of its elements, as HLO calls it.
-      bytes: of the whole array that the chips of a group have or get together, once: what all of them add up, or
-        what each of them ends with after gathering or began with before scattering.
+      bytes: of the whole array that a group of chips deals with: what each adds to the sum, has after
+        gathering or had before scattering.
       group: chips that take part together.
       times: how often it is done in a step.
       loop: whether it is done in a loop.
@@ -203,7 +203,10 @@ def _convolved(op: Op, left: tuple[int, ...], right: tuple[int, ...]) -> float:
             left[of_left.index(d)],
             right[of_right.index(d)],
             op.results[0].dims[of_out.index(d)],
-            {name: _per_dimension(op.rest, name, at) for name in ("stride", "pad", "lhs_dilate", "rhs_dilate")},
+            {
+                name: _per_dimension(op.rest, name, at)
+                for name in ("stride", "pad", "lhs_dilate", "rhs_dilate")
+            },
         )
     return total
 

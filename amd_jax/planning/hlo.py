@@ -39,13 +39,23 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-    """One instruction: its name, what it does, the arrays it makes, the names it reads and the rest of its line."""
+    """One instruction.
+
+    Attributes:
+      name: of its result.
+      opcode: what it does.
+      results: the arrays it makes.
+      operands: names of what it reads.
+      inside: what stands in its parentheses: a constant's value, a parameter's number.
+      rest: of its line.
+      root: whether its result is that of its computation.
+    """
 
     name: str
     opcode: str
     results: tuple[Array, ...]
     operands: tuple[str, ...]
-    inside: str  # what stands in the operation's parentheses: a constant's value, a parameter's number
+    inside: str
     rest: str
     root: bool
 

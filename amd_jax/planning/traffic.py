@@ -1,7 +1,8 @@
 """Bytes that a compiled program moves between a chip and its memory, read off the shapes of its operations.
 
-An estimate: every operation of the schedule reads what it is given and writes what it makes, once. What lies in
-the chip's own fast memory costs nothing, and of an array that is only cut into or written into, the cut counts.
+An estimate: every operation of the schedule reads what it is given and writes what it makes, once. What lies
+in the chip's own fast memory costs nothing, and of an array that is only cut into or written into, the cut
+counts.
 """
 
 from collections.abc import Iterable
@@ -30,7 +31,10 @@ def traffic(op: Op, computation: Computation) -> float:
     """Bytes that an operation reads and writes; none of calls, whose computations are counted themselves."""
     if op.opcode in _FREE or op.opcode.endswith(("-done", "-update")) or "AllocateBuffer" in op.rest:
         return 0.0
-    if op.opcode in ("copy-start", "slice-start"):  # the pair of source and target, in this order and the other
+    if op.opcode in (
+        "copy-start",
+        "slice-start",
+    ):  # the pair of source and target, in this order and the other
         source, target = op.results[1::-1] if op.opcode == "copy-start" else op.results[:2]
         return float(target.bytes * ((not source.near) + (not target.near)))
     if op.opcode in _CUTS:

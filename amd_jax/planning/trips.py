@@ -11,8 +11,8 @@ _SAME = ("copy", "bitcast", "convert", "reshape", "copy-start", "copy-done", "op
 def trips(op: Op, computation: Computation, computations: dict[str, Computation]) -> int | None:
     """Turns of the loop `op`; None where the text does not say.
 
-    Some compilers write it down. A TPU's does not, but its loops count: they start at a constant, a constant is
-    added in each turn, and they end at a constant.
+    Some compilers write it down. A TPU's does not, but its loops count: they start at a constant, a constant
+    is added in each turn, and they end at a constant.
     """
     if known := re.search(r"known_trip_count\D*(\d+)", op.rest):
         return int(known[1])
@@ -37,9 +37,7 @@ def _turns(start: int, limit: int, step: int, direction: str) -> int | None:
     return max(0, -(-(end - start) // step))
 
 
-def _compared(
-    condition: Computation, computations: dict[str, Computation]
-) -> tuple[int, str, int] | None:
+def _compared(condition: Computation, computations: dict[str, Computation]) -> tuple[int, str, int] | None:
     """Which element of the loop's tuple is compared, how, and with what."""
     test = hlo.root(condition)
     inputs = list(test.operands)
