@@ -42,8 +42,11 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.ERROR)
     try:
         where = target(str(_TOPOLOGY.value))
+        _check_writable(_JSON.value)
         if where.compiled:
             find_libtpu()
+        elif _SWEEP.value:
+            raise ConfigError(f"--sweep asks a compiler, which there is none of for {where.topology}")
         config = recipe.plannable(command.CONFIG.value)
         name = config_flags.get_config_filename(flags.FLAGS["config"])
         size = recipe.size(config, name, _EXAMPLES.value, _CLASSES.value)
@@ -66,6 +69,12 @@ def _clock() -> Callable[[str], None]:
     """Prints lines with the seconds since the start."""
     began = time.perf_counter()
     return lambda what: print(f"[{time.perf_counter() - began:4.0f} s] {what}", flush=True)
+
+
+def _check_writable(file: str | None) -> None:
+    """Before minutes are spent."""
+    if file and not (os.access(Path(file).parent, os.W_OK) and not Path(file).is_dir()):
+        raise ConfigError(f"--json={file}: not a file that can be written")
 
 
 def _write(file: str, found: dict[str, Any]) -> None:

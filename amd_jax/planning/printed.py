@@ -41,22 +41,27 @@ def verdict(e: Estimate) -> str:
 
 
 def gib(size: float) -> str:
-    """Bytes as 1.234 GiB."""
-    return f"{size / 2**30:.3f} GiB"
+    """Bytes as 1.234 GiB, or what is less than a hundredth of one as 1.234 MiB."""
+    return f"{size / 2**30:.3f} GiB" if abs(size) >= 2**30 / 100 else f"{size / 2**20:.3f} MiB"
+
+
+def ms(seconds: float) -> str:
+    """A time as 12.34 ms, or what is less than a tenth of one as 1.23 µs."""
+    return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-4 else f"{seconds * 1e6:.2f} µs"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Columns that are as wide as they must be, numbers to the right."""
-    lines = [[str(cell) for cell in row] for row in (head, *rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    right = [all(_is_number(line[i]) for line in lines[1:]) for i in range(len(head))]
-    return "\n".join(
-        "  "
-        + "  ".join(
-            cell.rjust(w) if r else cell.ljust(w) for cell, w, r in zip(line, widths, right, strict=True)
-        ).rstrip()
-        for line in lines
-    )
+    """Columns that are as wide as they must be, numbers to the right; `head` may be empty."""
+    lines = [[str(cell) for cell in row] for row in ([head, *rows] if head else rows)]
+    body = lines[1:] if head else lines
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    right = [all(_is_number(cell) for cell in column) for column in zip(*body, strict=True)]
+    return "\n".join("  " + _aligned(line, widths, right) for line in lines)
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    cells = zip(line, widths, right, strict=True)
+    return "  ".join(cell.rjust(w) if r else cell.ljust(w) for cell, w, r in cells).rstrip()
 
 
 def _is_number(cell: str) -> bool:
@@ -79,7 +84,7 @@ def _memory(e: Estimate) -> str:
     rows.append(("total" if "temporaries" in e.memory else "total without temporaries", gib(e.total)))
     if e.available is not None:
         rows.append(("a chip has", gib(e.available)))
-    lines = ["Memory of a chip", table(("", ""), rows)[1:].lstrip("\n"), verdict(e)]
+    lines = ["Memory of a chip", table((), rows), verdict(e)]
     if e.largest_batch is not None:
         lines.append(
             f"Largest batch: about {e.largest_batch}, if temporaries grow as the batch does (estimate)."
@@ -91,7 +96,7 @@ def _compute(e: Estimate) -> str:
     rows = [("model, all chips", f"{e.model_flops:.4g}"), ("model, a chip", f"{e.model_flops / e.chips:.4g}")]
     if e.compiled_flops is not None:
         rows.append(("compiled, a chip", f"{e.compiled_flops:.4g}"))
-    text = f"FLOPs of a step\n{table(('', ''), rows)[1:].lstrip(chr(10))}"
+    text = "FLOPs of a step\n" + table((), rows)
     if e.unknown_loops:
         text += f"\n{e.unknown_loops} loops were counted once: how often they turn is not in the program."
     return text
@@ -125,11 +130,12 @@ def _bounds(e: Estimate) -> str:
         "memory": f"{(e.traffic or 0) / 1e9:.2f} GB to and from the chip's memory (estimate)",
         "interconnect": "what a chip sends, over all its links",
     }
-    rows = [(name, f"{seconds * 1e3:.2f} ms", why[name]) for name, seconds in e.bounds.items()]
+    rows = [(name, ms(seconds), why[name]) for name, seconds in e.bounds.items()]
     slowest = max(e.bounds, key=lambda name: e.bounds[name])
-    # The columns are text: no heading above them.
-    lines = ["A step takes at least", table(("", "", ""), rows).split("\n", 1)[1]]
-    lines.append(f"so {slowest} bounds it, if everything overlaps: {e.bound * 1e3:.2f} ms.")
+    lines = ["A step takes at least", table((), rows)]
+    lines.append(f"so {slowest} bounds it, if everything overlaps: {ms(e.bound)}.")
+    if e.as_compiled and e.as_compiled > e.bound:
+        lines.append(f"As compiled, {ms(e.waited)} of the interconnect are waited for: {ms(e.as_compiled)}.")
     decoded, views = (n / e.bound / e.hosts for n in (e.batch_size, e.views))
     seen = f" (seen {e.repeats} times each)" if e.repeats > 1 else ""
     lines.append(
@@ -141,8 +147,7 @@ def _bounds(e: Estimate) -> str:
 
 def _hours(e: Estimate) -> str:
     rows = [
-        (s.label, f"{s.step * 1e3:.2f} ms", f"{s.mfu:.1%}", f"{s.hours:,.1f}", f"{s.chip_hours:,.0f}")
-        for s in e.spans()
+        (s.label, ms(s.step), f"{s.mfu:.1%}", f"{s.hours:,.1f}", f"{s.chip_hours:,.0f}") for s in e.spans()
     ]
     if not rows:
         return ""

@@ -65,6 +65,7 @@ class Estimate:
       sent: the collectives.
       unknown_loops: loops that were counted once since nobody knows how often they turn.
       bounds: seconds that a step takes at least, by what bounds it.
+      waited: seconds of "interconnect" in which, as compiled, nothing else is done.
       input_bytes: that one view of an example has on its way to the chips.
       largest_batch: that would fit, estimated linearly from the temporaries.
       compiled: whether a compiler was asked, and whether an earlier call had (`kept`).
@@ -90,6 +91,7 @@ class Estimate:
     sent: tuple[Sent, ...]
     unknown_loops: int
     bounds: dict[str, float]
+    waited: float
     peak: float | None
     input_bytes: int
     largest_batch: int | None
@@ -114,24 +116,31 @@ class Estimate:
         return max(self.bounds.values(), default=None)
 
     @property
+    def as_compiled(self) -> float | None:
+        """Seconds that a step takes at least, if what is waited for overlaps with nothing."""
+        rest = [seconds for name, seconds in self.bounds.items() if name != "interconnect"]
+        overlapped = self.bounds.get("interconnect", 0.0) - self.waited
+        return max(*rest, overlapped) + self.waited if rest else None
+
+    @property
     def views(self) -> int:
         """Examples that the networks see in a step."""
         return self.batch_size * self.repeats
 
     def spans(self) -> list[Span]:
         """The recipe at the bound and at stated MFUs that do not beat it; none where no bound is known."""
-        if self.bound is None or self.peak is None:
+        if self.bound is None or self.as_compiled is None or self.peak is None:
             return []
         ideal = self.model_flops / self.peak
-        best = Span("at the bound", self.bound, ideal / self.bound, *self._hours(self.bound))
-        stated = (
-            Span(f"at {mfu:.0%} MFU", ideal / mfu, mfu, *self._hours(ideal / mfu)) for mfu in STATED_MFU
-        )
-        return [best, *(span for span in stated if span.step >= best.step)]
+        found = [self._span("at the bound", self.bound, ideal)]
+        if self.as_compiled > self.bound:
+            found.append(self._span("and with what is waited for", self.as_compiled, ideal))
+        stated = (self._span(f"at {mfu:.0%} MFU", ideal / mfu, ideal) for mfu in STATED_MFU)
+        return [*found, *(span for span in stated if span.step >= self.bound)]
 
-    def _hours(self, step: float) -> tuple[float, float]:
+    def _span(self, label: str, step: float, ideal: float) -> Span:
         hours = self.steps * step / 3600
-        return hours, hours * self.chips
+        return Span(label, step, ideal / step, hours, hours * self.chips)
 
 
 def estimate(program: Program, where: Target, examples: int, compiled: Compiled | None) -> Estimate:
@@ -170,6 +179,7 @@ def estimate(program: Program, where: Target, examples: int, compiled: Compiled 
         sent=_sent(counts.collectives) if counts else (),
         unknown_loops=counts.unknown if counts else 0,
         bounds=_bounds(program.flops_per_step, where, one, counts),
+        waited=_waited(where, counts),
         peak=one * where.chips if one else None,
         input_bytes=_bytes(program.batch) // views,
         largest_batch=_largest_batch(program, memory, available) if counts else None,
@@ -189,6 +199,13 @@ def _bounds(model_flops: float, where: Target, peak: float | None, counts: Count
         "memory": counts.traffic / where.chip.bandwidth,
         "interconnect": sum(c.sent for c in counts.collectives) / where.chip.links,
     }
+
+
+def _waited(where: Target, counts: Counts | None) -> float:
+    """Seconds in which a chip sends and does nothing else."""
+    if where.chip is None or counts is None:
+        return 0.0
+    return sum(c.sent for c in counts.collectives if not c.overlapped) / where.chip.links
 
 
 def _memory(program: Program, compiled: Compiled | None) -> dict[str, int]:
@@ -227,12 +244,13 @@ def _largest_batch(program: Program, memory: dict[str, int], available: int | No
 
 def _sent(collectives: tuple[Collective, ...]) -> tuple[Sent, ...]:
     """Added up by kind, type, group, loop and overlap; those that send most come first."""
-    sums: dict[tuple[Any, ...], tuple[int, int, float]] = {}
+    sums: dict[tuple[str, str, int, bool, bool], tuple[int, int, float]] = {}
     for c in collectives:
         key = (c.kind, c.dtype, c.group, c.loop, c.overlapped)
         number, size, sent = sums.get(key, (0, 0, 0.0))
         sums[key] = (number + c.times, size + c.bytes * c.times, sent + c.sent)
-    return tuple(sorted((Sent(*key, *found) for key, found in sums.items()), key=lambda s: -s.sent))
+    rows = (Sent(*key, number, size, sent) for key, (number, size, sent) in sums.items())
+    return tuple(sorted(rows, key=lambda row: -row.sent))
 
 
 def _bytes(tree: Any) -> int:

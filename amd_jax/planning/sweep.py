@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from amd_jax import hardware
 from amd_jax.errors import ConfigError
 from amd_jax.planning.compiling import Compiled, compiled
-from amd_jax.planning.printed import gib, table
+from amd_jax.planning.printed import gib, ms, table
 from amd_jax.planning.roofline import Estimate, estimate
 from amd_jax.planning.target import Target, devices, find_libtpu
 from amd_jax.sharding import make_mesh
@@ -146,7 +146,7 @@ def _line(row: Row, best: bool) -> tuple[str, ...]:
         return (*keys, "-", "refused", "-", "-", "-", "")
     bounds = (e.bounds.get(name) for name in ("compute", "memory", "interconnect"))
     fits = {True: "yes", False: "no", None: "?"}[e.fits]
-    times = ("-" if b is None or e.too_large else f"{b * 1e3:.2f} ms" for b in bounds)
+    times = ("-" if b is None or e.too_large else ms(b) for b in bounds)
     return (*keys, "-" if e.too_large else gib(e.total), fits, *times, "fastest" if best else "")
 
 

@@ -84,7 +84,7 @@ def _read(name: str, inside: Computation, computations: dict[str, Computation]) 
             total += user.bytes
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
             total += 0.0  # written in place
-        elif not (user.opcode in ("custom-call", "tuple") or user.opcode.startswith("all-")):
+        elif user.opcode not in ("custom-call", "tuple", "all-gather"):
             return whole
     return min(total, whole)
 

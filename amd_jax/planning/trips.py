@@ -50,16 +50,14 @@ def _compared(condition: Computation, computations: dict[str, Computation]) -> t
         return None
     left, right = (_outside(name, inner, condition, inputs) for name in test.operands)
     counter, limit = left[0], _constant(*right)
-    if counter is None or counter not in left[1] or limit is None:
+    if counter not in left[1] or limit is None:
         return None
     op = left[1][counter]
     index = re.search(r"index=(\d+)", op.rest) if op.opcode == "get-tuple-element" else None
     return (int(index[1]), direction[1], limit) if index else None
 
 
-def _outside(
-    name: str, inner: Computation, outer: Computation, inputs: list[str]
-) -> tuple[str | None, Computation]:
+def _outside(name: str, inner: Computation, outer: Computation, inputs: list[str]) -> tuple[str, Computation]:
     """Where a name of a fused computation comes from: a parameter is what the fusion is given."""
     name = _origin(name, inner)
     op = inner[name]
@@ -95,11 +93,13 @@ def _increment(body: Computation, index: int, computations: dict[str, Computatio
     """What a turn adds to the element `index` of the loop's tuple."""
     name = _element(hlo.root(body).name, index, body)
     op = body.get(_origin(name, body)) if name else None
-    inner = body
-    if op is not None and op.opcode == "fusion":
+    if op is None:
+        return None
+    inner, inputs = body, list(op.operands)
+    if op.opcode == "fusion":
         inner = computations[op.called("calls")[0]]
         op = hlo.root(inner)
-    if op is None or op.opcode != "add":
+    if op.opcode != "add":
         return None
-    values = [_constant(operand, inner) for operand in op.operands]
+    values = (_constant(*_outside(operand, inner, body, inputs)) for operand in op.operands)
     return next((value for value in values if value is not None), None)
