@@ -1,7 +1,8 @@
-"""The command: what it knows without a compiler, what it keeps, and its mistakes; and what it asks a TPU's."""
+"""The command: what it knows without a compiler, what it keeps, its mistakes, and what it asks a TPU's."""
 
 import dataclasses
 import gzip
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from amd_jax import hardware
 from amd_jax.config import ConfigError
 from amd_jax.planning import compiling, printed, recipe, roofline, sweep
-from amd_jax.planning.target import target
+from amd_jax.planning.target import find_libtpu, quiet, target
 from configs import compare_fashion, finetune_vitb_in1k, vitb_in1k, vitb_k400, vitb_ssv2
 from tests.runs import ROOT
 from tests.tpu import needs_libtpu
@@ -270,3 +271,20 @@ def test_a_tpus_compiler_is_asked_once(tmp_path: Path) -> None:
     again = start(tmp_path, "--topology=v5e:2x4", f"--json={file}")
     assert "compiled before" in again.stdout
     assert json.loads(file.read_text()) == found | {"kept": True}
+
+
+def test_a_missing_compiler_is_a_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(ConfigError, match=r"pip install -r requirements-plan\.txt"):
+        find_libtpu()
+
+
+def test_what_libraries_write_is_held_back_and_shown_if_something_breaks(capfd: Any) -> None:
+    with quiet():
+        os.write(2, b"noise")
+    assert capfd.readouterr().err == ""
+    with pytest.raises(ZeroDivisionError) as caught, quiet():
+        os.write(2, b"the reason")
+        raise ZeroDivisionError
+    assert caught.value.__notes__ == ["the reason"]
