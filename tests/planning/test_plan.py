@@ -284,7 +284,12 @@ def test_what_libraries_write_is_held_back_and_shown_if_something_breaks(capfd: 
     with quiet():
         os.write(2, b"noise")
     assert capfd.readouterr().err == ""
-    with pytest.raises(ZeroDivisionError) as caught, quiet():
-        os.write(2, b"the reason")
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with quiet():
+            os.write(2, b"the reason")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        fail()
     assert caught.value.__notes__ == ["the reason"]
