@@ -57,7 +57,10 @@ class Planner:
     def _compiled(self, run: programs.Program) -> Compiled | None:
         if not self._where.compiled:
             return None
-        self._say("lowering the step")
+        config = run.config
+        keys = f"mesh.fsdp={config.mesh.fsdp}, accum_steps={config.accum_steps}, "
+        keys += f"model.remat={config.model.remat}, batch_size={config.batch_size}"
+        self._say(f"lowering the step of {keys}")
         lowered = run.lower()
         name = f"libtpu {find_libtpu()}, {self._where.topology}"
         with _signs_of_life(self._say):
@@ -88,12 +91,12 @@ def sweep(planner: Planner, config: ConfigDict, own: Estimate) -> list[Row]:
 
 
 def fastest(rows: list[Row]) -> Row | None:
-    """The row with the smallest bound of those that fit, at the config's own batch."""
+    """The row whose step takes least as compiled, of those that fit, at the config's own batch."""
     fitting = [
-        (row.estimate.bound, row.estimate.total, i)
+        (row.estimate.as_compiled, row.estimate.total, i)
         for i, row in enumerate(rows)
         if row.estimate and row.estimate.fits is not False and row.batch_size == rows[0].batch_size
-        and row.estimate.bound is not None
+        and row.estimate.as_compiled is not None
     ]  # fmt: skip
     return rows[min(fitting)[2]] if fitting else None
 

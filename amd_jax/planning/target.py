@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 import sys
@@ -48,8 +49,9 @@ class Target:
     @property
     def hosts(self) -> int:
         """Machines that read the data."""
-        own = self.chip is None or self.topology in TOPOLOGY_OPTIONS
-        return 1 if own or self.chip is None else max(1, self.chips // self.chip.per_host)
+        if self.chip is None or self.topology in TOPOLOGY_OPTIONS:
+            return 1
+        return max(1, self.chips // self.chip.per_host)
 
 
 def target(topology: str) -> Target:
@@ -67,10 +69,7 @@ def target(topology: str) -> Target:
     elif tpu := re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", topology):
         sizes = [int(size) for size in tpu[2].split("x")]
         if tpu[1] in CHIPS and CHIPS[tpu[1]].platform == "tpu" and min(sizes):
-            chips = 1
-            for size in sizes:
-                chips *= size
-            return Target(topology, CHIPS[tpu[1]], chips)
+            return Target(topology, CHIPS[tpu[1]], math.prod(sizes))
     raise ConfigError(f"--topology={topology}: not known; they look like {EXAMPLES}")
 
 
