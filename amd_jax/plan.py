@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     """Plan, print, and turn mistakes into an exit code."""
     del argv
     os.environ.update(ENVIRONMENT)  # before jax is imported, which the modules below do
-    from amd_jax.planning import printed, recipe, sweep
+    from amd_jax.planning import printed, recipe, roofline, sweep
 
     logging.set_verbosity(logging.ERROR)
     try:
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         planner = sweep.Planner(where, *size, say=_clock())
         estimate = planner.plan(config)
         print(printed.page(name, estimate), flush=True)
-        found = {"config": name, **dataclasses.asdict(estimate)}
+        found = {"config": name, **roofline.figures(estimate)}
         if _SWEEP.value:
             rows = sweep.sweep(planner, config, estimate)
             print(sweep.page(rows), flush=True)

@@ -33,6 +33,12 @@ def verdict(e: Estimate) -> str:
     )
     if e.too_large:
         return f"It does not fit. The compiler says: {e.too_large}. To make it fit, {change}."
+    if e.fits is False and e.peak_memory and e.available and e.peak_memory <= e.available:
+        return (
+            f"The compiler accepts it, with a peak of {gib(e.peak_memory)}, as not all temporaries live at "
+            "once. "
+            f"But a run checks the sum before its first step, and would stop. To avoid that, {change}."
+        )
     if e.fits is False:
         return f"It does not fit. To make it fit, {change}."
     if e.fits and e.available is not None:
@@ -82,6 +88,8 @@ def _head(name: str, e: Estimate) -> str:
 def _memory(e: Estimate) -> str:
     rows = [(_MEMORY_NAMES.get(name, name), gib(size)) for name, size in e.memory.items() if size]
     rows.append(("total" if "temporaries" in e.memory else "total without temporaries", gib(e.total)))
+    if e.peak_memory:
+        rows.append(("peak, by the compiler", gib(e.peak_memory)))
     if e.available is not None:
         rows.append(("a chip has", gib(e.available)))
     lines = ["Memory of a chip", table((), rows), verdict(e)]

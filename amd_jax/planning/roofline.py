@@ -58,6 +58,8 @@ class Estimate:
       examples: of the training split; `steps` is the length of the run.
       memory: bytes a chip, by what they are for; without a compiler, the arrays only.
       available: bytes that a chip has; None: unknown.
+      peak_memory: bytes at the fullest moment, as the compiler has it; less than the sum of `memory`, whose
+        temporaries do not all live at once.
       too_large: what the compiler said of a program that does not fit.
       model_flops: of a step over all chips, see `Program.flops_per_step`.
       compiled_flops: of a step on one chip, in matrix products, loops counted as often as they turn.
@@ -67,7 +69,6 @@ class Estimate:
       bounds: seconds that a step takes at least, by what bounds it.
       waited: seconds of "interconnect" in which, as compiled, nothing else is done.
       input_bytes: that one view of an example has on its way to the chips.
-      largest_batch: that would fit, estimated linearly from the temporaries.
       compiled: whether a compiler was asked, and whether an earlier call had (`kept`).
     """
 
@@ -84,6 +85,7 @@ class Estimate:
     steps: int
     memory: dict[str, int]
     available: int | None
+    peak_memory: int | None
     too_large: str
     model_flops: float
     compiled_flops: float | None
@@ -94,7 +96,6 @@ class Estimate:
     waited: float
     peak: float | None
     input_bytes: int
-    largest_batch: int | None
     compiled: bool
     kept: bool
 
@@ -105,7 +106,10 @@ class Estimate:
 
     @property
     def fits(self) -> bool | None:
-        """Whether a chip has room; None: nobody knows, without a compiler or without a chip."""
+        """Whether a chip has room; None: nobody knows, without a compiler or without a chip.
+
+        The sum has to fit and not just the peak: this is what a run checks before its first step.
+        """
         if self.too_large or (self.available is not None and self.total > self.available):
             return False
         return True if self.compiled and self.available is not None else None
@@ -121,6 +125,21 @@ class Estimate:
         rest = [seconds for name, seconds in self.bounds.items() if name != "interconnect"]
         overlapped = self.bounds.get("interconnect", 0.0) - self.waited
         return max(*rest, overlapped) + self.waited if rest else None
+
+    @property
+    def multiple(self) -> int:
+        """What a batch has to be a multiple of."""
+        shards = self.mesh["data"] * self.mesh["fsdp"] * self.accum_steps
+        return shards // math.gcd(shards, self.repeats)
+
+    @property
+    def largest_batch(self) -> int | None:
+        """Examples of the largest batch that fits, if temporaries grow as the batch does; None: unknown."""
+        growing = self.memory.get("temporaries", 0) + self.memory["batch"]
+        if self.available is None or "temporaries" not in self.memory:
+            return None
+        room = self.available - (self.total - growing)
+        return max(0, int(self.batch_size * room / growing) // self.multiple * self.multiple)
 
     @property
     def views(self) -> int:
@@ -141,6 +160,13 @@ class Estimate:
     def _span(self, label: str, step: float, ideal: float) -> Span:
         hours = self.steps * step / 3600
         return Span(label, step, ideal / step, hours, hours * self.chips)
+
+
+def figures(found: Estimate) -> dict[str, Any]:
+    """All numbers of an estimate, also those that follow from others, for a file."""
+    follow = ("total", "fits", "bound", "as_compiled", "views", "largest_batch")
+    derived = {name: getattr(found, name) for name in follow}
+    return dataclasses.asdict(found) | derived | {"spans": [dataclasses.asdict(s) for s in found.spans()]}
 
 
 def estimate(program: Program, where: Target, examples: int, compiled: Compiled | None) -> Estimate:
@@ -172,6 +198,7 @@ def estimate(program: Program, where: Target, examples: int, compiled: Compiled 
         steps=program.total_steps,
         memory=memory,
         available=available,
+        peak_memory=compiled.memory.get("peak") if compiled else None,
         too_large=compiled.too_large if compiled else "",
         model_flops=program.flops_per_step,
         compiled_flops=counts.flops if counts else None,
@@ -182,7 +209,6 @@ def estimate(program: Program, where: Target, examples: int, compiled: Compiled 
         waited=_waited(where, counts),
         peak=one * where.chips if one else None,
         input_bytes=_bytes(program.batch) // views,
-        largest_batch=_largest_batch(program, memory, available) if counts else None,
         compiled=compiled is not None,
         kept=compiled.kept if compiled else False,
     )
@@ -228,18 +254,6 @@ def _memory(program: Program, compiled: Compiled | None) -> dict[str, int]:
         "temporaries": m["temporaries"],
         "program": m["code"],
     }
-
-
-def _largest_batch(program: Program, memory: dict[str, int], available: int | None) -> int | None:
-    """Examples of the largest batch that fits, if temporaries grow as it does. They do not all: it is low."""
-    config = program.config
-    growing = memory["temporaries"] + memory["batch"]
-    if available is None or growing <= 0:
-        return None
-    room = available - (sum(memory.values()) - growing)
-    shards = program.mesh.shape["data"] * program.mesh.shape["fsdp"] * config.accum_steps
-    multiple = shards // math.gcd(shards, config.data.repeats)
-    return max(0, int(config.batch_size * room / growing) // multiple * multiple)
 
 
 def _sent(collectives: tuple[Collective, ...]) -> tuple[Sent, ...]:

@@ -109,8 +109,8 @@ def largest_batch(rows: list[Row]) -> int | None:
     if whole.too_large or half.too_large or whole.total <= half.total:
         return None
     slope = (whole.total - half.total) / (whole.batch_size - half.batch_size)
-    shards = whole.mesh["data"] * whole.mesh["fsdp"] * whole.accum_steps
-    return int(whole.batch_size + (whole.available - whole.total) / slope) // shards * shards
+    most = int(whole.batch_size + (whole.available - whole.total) / slope)
+    return most // whole.multiple * whole.multiple
 
 
 def page(rows: list[Row]) -> str:

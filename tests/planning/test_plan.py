@@ -93,6 +93,17 @@ def test_a_program_that_does_not_fit_is_a_sentence_with_keys_to_change() -> None
         assert part in words
     found = dataclasses.replace(found, too_large="", available=1)
     assert printed.verdict(found).startswith("It does not fit.")
+    found = dataclasses.replace(found, available=1000, peak_memory=999)
+    assert found.fits is False
+    assert printed.verdict(found).startswith("The compiler accepts it")
+
+
+def test_the_largest_batch_is_a_multiple_of_what_the_mesh_shares() -> None:
+    memory = {"parameters": 100, "batch": 8, "temporaries": 24}
+    found = dataclasses.replace(planned("gpu:8xa100"), memory=memory, available=250)
+    assert found.largest_batch == 32 * 150 // 32 // 8 * 8
+    assert dataclasses.replace(found, repeats=4).largest_batch == 150
+    assert planned("gpu:8xa100").largest_batch is None
 
 
 @pytest.mark.parametrize(
