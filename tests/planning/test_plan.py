@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from amd_jax import hardware
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 from amd_jax.planning import compiling, printed, recipe, roofline, sweep
 from amd_jax.planning.target import find_libtpu, quiet, target
 from configs import compare_fashion, finetune_vitb_in1k, vitb_in1k, vitb_k400, vitb_ssv2
