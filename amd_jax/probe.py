@@ -42,7 +42,7 @@ def probe_params(config: ConfigDict, params: Any) -> Scores:
     """Scores of student-encoder parameters on the data that `config` names, outside a run.
 
     Raises:
-      ConfigError: the data are not there.
+      UserError: the data are not there.
     """
     # As many devices as share a batch evenly: the run's own mesh may have been another machine's.
     devices = jax.devices()[: math.gcd(config.eval.batch_size, jax.device_count())]
@@ -61,7 +61,7 @@ def probe_run(workdir: str, changes: Mapping[str, Any], untrained: bool = False)
       untrained: whether the random weights are wanted.
 
     Raises:
-      ConfigError: there is no such run, a key is wrong, or its weights do not fit the changed keys.
+      UserError: there is no such run, a key is wrong, or its weights do not fit the changed keys.
     """
     config = run_config(workdir)
     config.update_from_flattened_dict(dict(changes))

@@ -31,19 +31,22 @@ Read = Callable[[str, np.ndarray], np.ndarray]
 HEIGHT, WIDTH, FPS, SECONDS = 256, 340, 30, 10
 
 
-def moving(seed: int) -> np.ndarray:
-    """Discs that move over a noisy ground that pans, uint8 [T, H, W, 3]."""
+def moving(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """Discs that move over a noisy ground that pans, uint8 [T, H, W, 3]; larger ones show the same larger."""
     rng = np.random.default_rng(seed)
     count = FPS * SECONDS
-    wide = np.kron(rng.integers(0, 256, (HEIGHT // 8, (WIDTH + count) // 8 + 2, 3)), np.ones((8, 8, 1)))
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    places, speeds = rng.uniform(0, WIDTH, (6, 2)), rng.uniform(-4, 4, (6, 2))
-    frames = np.empty((count, HEIGHT, WIDTH, 3), np.uint8)
+    side, scale = height // 32, height / HEIGHT  # of the squares of the ground
+    squares = rng.integers(0, 256, (height // side + 1, (width + count) // side + 2, 3))
+    wide = np.kron(squares, np.ones((side, side, 1)))[:height]
+    y, x = np.mgrid[:height, :width]
+    places, speeds = rng.uniform(0, width, (6, 2)), rng.uniform(-4, 4, (6, 2)) * scale
+    frames = np.empty((count, height, width, 3), np.uint8)
     for t in range(count):
-        frame = wide[:, t : t + WIDTH] + rng.normal(0, 4, (HEIGHT, WIDTH, 1))
+        frame = wide[:, t : t + width] + rng.normal(0, 4, (height, width, 1))
         for disc, (place, speed) in enumerate(zip(places, speeds, strict=True)):
-            top, left = (place + speed * t) % (HEIGHT, WIDTH)
-            frame[(y - top) ** 2 + (x - left) ** 2 < (12 + 6 * disc) ** 2] = (40 * disc, 255 - 40 * disc, 90)
+            top, left = (place + speed * t) % (height, width)
+            inside = (y - top) ** 2 + (x - left) ** 2 < ((12 + 6 * disc) * scale) ** 2
+            frame[inside] = (40 * disc, 255 - 40 * disc, 90)
         frames[t] = frame.clip(0, 255)
     return frames
 

@@ -46,12 +46,12 @@ def step_shapes(config: ConfigDict) -> None:
     assert {"loss", "lr", "grad_norm"} <= metrics.keys()
 
 
-def untrained(config: ConfigDict, workdir: Path, seed: int = 0) -> Any:
+def untrained(config: ConfigDict, workdir: Path, seed: int = 0, scale: float = 0.1) -> Any:
     """Makes the workdir of a run that trained nothing; returns its weights, which are away from zero."""
     task = make_task(config, make_source(config.data, "train").num_classes)
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(task.init, jax.random.key(0))
-    params = jax.tree.map(lambda s: rng.normal(0, 0.1, s.shape).astype(np.float32), shapes)
+    params = jax.tree.map(lambda s: rng.normal(0, scale, s.shape).astype(np.float32), shapes)
     checkpoints = Checkpoints(str(workdir), 1)
     checkpoints.save(TrainState.create(params, optax.identity()), 1, {"step": 1})
     checkpoints.close()

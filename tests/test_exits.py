@@ -10,9 +10,9 @@ from absl import flags
 from amd_jax import __main__ as all_commands
 from amd_jax import exits, main, plan, probe
 from amd_jax.compare import __main__ as compare
-from amd_jax.config import ConfigError
 from amd_jax.convert import cli
 from amd_jax.data import manifest, moving, prepare, prepare_video
+from amd_jax.errors import ConfigError
 from amd_jax.signals import StoppedBySignal
 from amd_jax.train.checkpoint import NotSavedError
 from amd_jax.train.loop import NonFiniteError

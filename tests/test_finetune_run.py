@@ -6,8 +6,8 @@ import jax
 import pytest
 from ml_collections import ConfigDict
 
-from amd_jax.config import ConfigError
 from amd_jax.convert.cli import main as convert
+from amd_jax.errors import ConfigError
 from amd_jax.train import loop, setup
 from amd_jax.workdir import load_params
 from configs import finetune_vitb_in1k, kd_vitb_in1k, vitb_in1k

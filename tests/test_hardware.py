@@ -3,7 +3,8 @@
 import pytest
 
 from amd_jax import hardware
-from amd_jax.config import ConfigError, default
+from amd_jax.config import default
+from amd_jax.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from amd_jax import probe
-from amd_jax.config import ConfigError
 from amd_jax.data import sources
 from amd_jax.data.example import Example
+from amd_jax.errors import DataError
 from amd_jax.evals import features as evals
 from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
@@ -224,9 +224,9 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path, capsys: pytest.Capt
 def test_a_probe_needs_an_evaluation_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def without_evaluation(data: ConfigDict, split: sources.Split) -> sources.Source:
         if split == "eval":
-            raise ConfigError("no val")
+            raise DataError("no val")
         return FewImages(split, 80)
 
     monkeypatch.setattr(sources, "make_source", without_evaluation)
-    with pytest.raises(ConfigError, match="no val"):
+    with pytest.raises(DataError, match="no val"):
         setup.prepare(tiny(probe__every_epochs=1.0), str(tmp_path))

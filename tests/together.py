@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from amd_jax.config import ConfigError
 from amd_jax.data import pipeline
 from amd_jax.data.sources import make_source
+from amd_jax.errors import UserError
 from amd_jax.sharding import global_batch, make_mesh, replicated
 from amd_jax.train import setup
 from amd_jax.trees import flatten
@@ -101,7 +101,7 @@ def check_that_unlike_weights_are_refused(config: ConfigDict, out: Path) -> None
         changed.teacher.random = who != "teacher"
         try:
             setup.prepare(changed, str(out / "refused"))
-        except ConfigError as error:
+        except UserError as error:
             assert f"{who}.weights: the processes read different weights" in str(error)  # noqa: PT017
         else:
             raise AssertionError(f"{who}: was not refused")

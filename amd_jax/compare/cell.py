@@ -31,7 +31,7 @@ def run(cell: Cell, workdir: Path, stop: Callable[[], None]) -> Result:
       stop: called after every step; may raise a signal to end the run.
 
     Raises:
-      ConfigError, NonFiniteError, StoppedBySignal: as the run itself.
+      UserError, NonFiniteError, StoppedBySignal: as the run itself.
     """
     folder = workdir / cell.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 
 from amd_jax import exits
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 
 DESCRIPTION = "Weights in and out: MAE, VideoMAE, AMD, DMAE, Hugging Face and timm."
 SOURCES = (
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = {"import": _import, "export": _export, "verify": _verify}[args.command]
     try:
         if args.command != "verify" and not args.out and not args.dry_run:
-            raise ConfigError("--out=DIR is missing; or look with --dry_run first")
+            raise WeightsError("--out=DIR is missing; or look with --dry_run first")
         return run(args)
     except BrokenPipeError:
         return exits.USAGE

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from amd_jax.convert import guesses
 from amd_jax.convert.names.hf import VIDEOMAE_NORM_EPS
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network, Shape, Triple, times
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 from amd_jax.models import build
 from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.student import AlignConfig, DecoderConfig
@@ -62,10 +62,10 @@ def of_hf(config: Mapping[str, Any]) -> Facts:
     """What a config.json of transformers says.
 
     Raises:
-      ConfigError: a model unlike ours, or not such a config.
+      WeightsError: a model unlike ours, or not such a config.
     """
     if (act := config.get("hidden_act", "gelu")) != "gelu":
-        raise ConfigError(f"config.json: hidden_act is {act!r}, but our blocks have the exact GELU")
+        raise WeightsError(f"config.json: hidden_act is {act!r}, but our blocks have the exact GELU")
     video = config.get("model_type") == "videomae"
     eps = config.get("layer_norm_eps", 1e-12)
     heads = config.get("decoder_num_attention_heads")
@@ -84,7 +84,7 @@ def of_hf(config: Mapping[str, Any]) -> Facts:
             "fc_norm_eps": VIDEOMAE_NORM_EPS if video else None,
         }
     except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise ConfigError(f"config.json: its sizes are not readable ({error})") from error
+        raise WeightsError(f"config.json: its sizes are not readable ({error})") from error
 
 
 def of_run(config: ConfigDict) -> Facts:
@@ -113,13 +113,13 @@ def describe(shapes: Mapping[str, Shape], facts: Facts, tables: Mapping[str, np.
       tables: the position tables in the file, `[(1 +) tokens, width]`, by our names.
 
     Raises:
-      ConfigError: the tree is no ViT, or heads do not divide a width.
+      WeightsError: the tree is no ViT, or heads do not divide a width.
     """
     assumed: list[str] = []
     facts = {name: fact for name, fact in facts.items() if fact is not None}
     patch, video, eps = facts["patch"], facts["video"], facts.get("norm_eps", 1e-6)
     if _shape(shapes, "encoder/patch_embed/kernel")[0] != math.prod(patch) * facts["channels"]:
-        raise ConfigError(f"its patch embedding does not fit patches of {times(patch)} and its channels")
+        raise WeightsError(f"its patch embedding does not fit patches of {times(patch)} and its channels")
 
     def stack(prefix: str, key: str, usual: int = 0) -> tuple[BlockConfig, int]:
         first = f"{prefix}/blocks/layers"
@@ -131,7 +131,7 @@ def describe(shapes: Mapping[str, Shape], facts: Facts, tables: Mapping[str, np.
         usual = usual or guesses.heads(width, image_decoder=prefix == "decoder" and not video)
         heads = facts.get(key, usual)
         if heads < 1 or width % heads:
-            raise ConfigError(f"{heads} heads do not divide the width {width} of {prefix}")
+            raise WeightsError(f"{heads} heads do not divide the width {width} of {prefix}")
         return BlockConfig(width, heads, mlp_width, bias, eps), depth
 
     def kind(name: str, key: str) -> str:
@@ -204,5 +204,5 @@ def _other(eps: float | None, usual: float) -> float | None:
 
 def _shape(shapes: Mapping[str, Shape], name: str) -> Shape:
     if name not in shapes:
-        raise ConfigError(f"no {name} in it, so it is no ViT of a known kind")
+        raise WeightsError(f"no {name} in it, so it is no ViT of a known kind")
     return shapes[name]

@@ -10,14 +10,14 @@ import numpy as np
 from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from amd_jax.convert.account import Row, summary
 from amd_jax.convert.files.opening import PROCESSOR, open_source, read_stated
-from amd_jax.convert.files.stated import OURS, Stated
+from amd_jax.convert.files.stated import Stated, resizing
 from amd_jax.convert.files.tensors import folder, write_safetensors
 from amd_jax.convert.guesses import fixed_table
 from amd_jax.convert.importing import metadata
 from amd_jax.convert.kinds import OF_ANY_PIXELS, Found, never_saved, original_kind, recognise
 from amd_jax.convert.names import entries, hf, official
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 from amd_jax.models.sizes import SIZES
 
 WEIGHTS = "model.safetensors"
@@ -34,11 +34,11 @@ def run_export(src: str, form: str, out: str) -> Path | None:
     Writes `out`/model.safetensors, and beside it the JSON files that the format has, unless `out` is empty.
 
     Raises:
-      ConfigError: not weights of ours, nothing that the format can hold, or `out` cannot be written.
+      WeightsError: not weights of ours, nothing that the format can hold, or `out` cannot be written.
     """
     found = recognise(open_source(src))
     if not found.ours:
-        raise ConfigError(f"{src}: {found.kind}, not a checkpoint of ours; import it first, then export")
+        raise WeightsError(f"{src}: {found.kind}, not a checkpoint of ours; import it first, then export")
     network, rows = _cut(found.network, form), list[Row]()
     said = _said(src, original_kind(found), network, rows)
     files = _files(network, form, said, rows)
@@ -60,9 +60,9 @@ def _cut(network: Network, form: str) -> Network:
     if form == "hf":
         return dataclasses.replace(network, align=None)
     if network.video:
-        raise ConfigError("timm has no ViT for videos; export with --format=hf or --format=official")
+        raise WeightsError("timm has no ViT for videos; export with --format=hf or --format=official")
     if network.encoder.block.qkv_bias == "qv":
-        raise ConfigError("timm's ViT has a bias for all of q, k, v or none; export with --format=official")
+        raise WeightsError("timm's ViT has a bias for all of q, k, v or none; export with --format=official")
     return dataclasses.replace(network, decoder=None, align=None)
 
 
@@ -82,7 +82,7 @@ def _said(src: str, kind: str, network: Network, rows: list[Row]) -> Stated:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         rows.append(_note(f"mean and std are ImageNet's, as published weights of {kind} have them"))
     (_, h, w), (_, ph, pw) = network.encoder.grid, network.patch
-    how = said.interpolation or OURS
+    how = said.interpolation or resizing(network.video)
     return Stated(mean, std, (h * ph, w * pw), how, classes if network.classes else (), said.origin)
 
 
@@ -94,7 +94,8 @@ def _files(network: Network, form: str, said: Stated, rows: list[Row]) -> dict[s
         if said.mean:
             files[PROCESSOR] = hf.processor(network, said)
         if said.mean and network.channels == 1:
-            how = "transformers' pipeline opens images in colour; hand its processor grey arrays"
+            what = "videos" if network.video else "images"
+            how = f"transformers' pipeline opens {what} in colour; hand its processor grey arrays"
             rows.append(_note(how))
         rows += [_note(note) for note in hf.other_epsilons(network)]
     elif form == "timm":
@@ -112,13 +113,13 @@ def _tensors(found: Found, network: Network, form: str, rows: list[Row]) -> dict
     """What is written; every weight of ours becomes a row.
 
     Raises:
-      ConfigError: a weight that the format needs is missing, or of another shape.
+      WeightsError: a weight that the format needs is missing, or of another shape.
     """
     for name, shape in network.shapes().items():
         have = found.arrays[name].shape if name in found.arrays else None
         if have != shape and not (have is None and never_saved(name)):
             what = f"{name} is {list(have)}" if have else f"there is no {name}"
-            raise ConfigError(f"{found.source.path}: {what}, expected {list(shape)}")
+            raise WeightsError(f"{found.source.path}: {what}, expected {list(shape)}")
     table = (hf if form == "hf" else official).table(entries.Parts.of(network))
     fixed = {} if network.video else _fixed_tables(network)
     arrays = found.arrays | {name: array for name, array in fixed.items() if name not in found.arrays}

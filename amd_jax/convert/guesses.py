@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from amd_jax.convert.network import Triple
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 from amd_jax.models import positions
 
 EQUAL = 1e-4  # largest difference of a position table that still counts as the fixed one
@@ -28,20 +28,20 @@ def grid(tokens: int | None, patch: Triple, video: bool) -> Triple:
     `tokens` is the length of the position table, None without one.
 
     Raises:
-      ConfigError: the table fits neither, so that the grid has to be stated.
+      WeightsError: the table fits neither, so that the grid has to be stated.
     """
     side = max(1, 224 // max(1, patch[1]))
     if not video:
         side = side if tokens is None else math.isqrt(max(0, tokens))
         if tokens is not None and side * side != tokens:
-            raise ConfigError(f"{tokens} positions are not a square; give --grid=1,HEIGHT,WIDTH in tokens")
+            raise WeightsError(f"{tokens} positions are not a square; give --grid=1,HEIGHT,WIDTH in tokens")
         return 1, side, side
     if tokens is None:
         return max(1, 16 // max(1, patch[0])), side, side
     for n in (side, *range(math.isqrt(max(0, tokens)), 0, -1)):
         if tokens % (n * n) == 0 and (n == side or tokens // (n * n) <= 64):
             return tokens // (n * n), n, n
-    raise ConfigError(f"{tokens} positions fit no usual grid; give --grid=TIME,HEIGHT,WIDTH in tokens")
+    raise WeightsError(f"{tokens} positions fit no usual grid; give --grid=TIME,HEIGHT,WIDTH in tokens")
 
 
 def position_kind(table: np.ndarray, grid: Triple, cls_token: bool) -> str:

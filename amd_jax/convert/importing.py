@@ -21,7 +21,7 @@ def run_import(src: str, out: str, kind: str, given: Facts) -> Path | None:
     The stored types are those of the source.
 
     Raises:
-      ConfigError: it cannot be read, does not fit its kind, or `out` cannot be written.
+      WeightsError: it cannot be read, does not fit its kind, or `out` cannot be written.
     """
     found, said = recognise(open_source(src), kind, given), read_stated(src)
     whole = match(found, Want.all_of(found))

@@ -13,7 +13,7 @@ from amd_jax.convert.files.tensors import METADATA_KEY, Source
 from amd_jax.convert.names import entries, hf, official
 from amd_jax.convert.names.entries import Entry
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network, Shape
-from amd_jax.errors import ConfigError, UserError
+from amd_jax.errors import UserError, WeightsError
 
 # Kind -> (layout, task or "" for any, what it is). Kinds of one layout and task have the same names and
 # shapes; which of them a file is can then only be said by whoever knows where it comes from.
@@ -102,14 +102,14 @@ def recognise(source: Source, kind: str = "", given: describe.Facts | None = Non
       given: facts stated by the user; they win.
 
     Raises:
-      ConfigError: nothing that is known, not of the `kind` asked for, or not what its kind has.
+      WeightsError: nothing that is known, not of the `kind` asked for, or not what its kind has.
     """
     if kind and kind not in KINDS:
-        raise ConfigError(f"no kind is called {kind!r}; there are {', '.join(KINDS)}")
+        raise WeightsError(f"no kind is called {kind!r}; there are {', '.join(KINDS)}")
     given = given or {}
     if any(name.endswith("/layers/attn/qkv") for name in source.arrays):
         if kind not in ("", "amd_jax"):
-            raise ConfigError(f"{source.path}: not {kind}, but a checkpoint of this package (amd_jax)")
+            raise WeightsError(f"{source.path}: not {kind}, but a checkpoint of this package (amd_jax)")
         return _ours(source, given)
     layout, names, embed = _layout(source)
     theirs = {name: source.arrays[old] for name, old in names.items()}
@@ -118,12 +118,12 @@ def recognise(source: Source, kind: str = "", given: describe.Facts | None = Non
     try:
         table, network = _described(theirs, layout, source.arrays[embed].shape, facts, given)
     except (UserError, ValueError, IndexError) as error:
-        raise ConfigError(f"{source.path}: {' '.join(str(error).split())}") from error
+        raise WeightsError(f"{source.path}: {' '.join(str(error).split())}") from error
     found, why = _kind(layout, network, source)
     if kind:
         asked_layout, asked_task, what = KINDS[kind]
         if asked_layout != layout or asked_task not in ("", network.task):
-            raise ConfigError(f"{source.path}: not {kind} ({what}), it looks like {found}: {why}")
+            raise WeightsError(f"{source.path}: not {kind} ({what}), it looks like {found}: {why}")
         found, why = kind, "as you said; names and shapes agree"
     return _read(Found(found, why, source, network, {}, {}, {}, []), table, theirs, names)
 
@@ -138,18 +138,20 @@ def original_kind(found: Found) -> str:
 def _ours(source: Source, given: describe.Facts) -> Found:
     """Weights under our own names, whatever they are; the rest is stated beside them."""
     if given.keys() - {"grid"}:
-        raise ConfigError(f"{source.path}: imported already; give the heads when importing from the original")
+        raise WeightsError(
+            f"{source.path}: imported already; give the heads when importing from the original"
+        )
     tables = {n: source.arrays[n] for n in (ENCODER_POSITIONS, DECODER_POSITIONS) if n in source.arrays}
     shapes = {name: array.shape for name, array in source.arrays.items()}
     facts = _stated(source)
     try:
         facts = describe.of_run(source.run) if source.run else facts
         if facts is None:
-            raise ConfigError("our names, but no description of the sizes; import it anew")
+            raise WeightsError("our names, but no description of the sizes; import it anew")
         network = describe.describe(shapes, facts | given, tables)
         arrays = {name: network.cut_heads(name, array) for name, array in source.arrays.items()}
     except (ValueError, IndexError, AttributeError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise ConfigError(f"{source.path}: {' '.join(str(error).split())}") from error
+        raise WeightsError(f"{source.path}: {' '.join(str(error).split())}") from error
     shapes = {name: array.shape for name, array in arrays.items()}
     return Found("amd_jax", "this package's names", source, network, arrays, {}, shapes, [])
 
@@ -162,7 +164,9 @@ def _stated(source: Source) -> describe.Facts | None:
     try:
         return describe.of_json(json.loads(text)["arch"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{source.path}: its description under {METADATA_KEY!r} is not readable") from error
+        raise WeightsError(
+            f"{source.path}: its description under {METADATA_KEY!r} is not readable"
+        ) from error
 
 
 def _layout(source: Source) -> tuple[str, dict[str, str], str]:
@@ -174,7 +178,7 @@ def _layout(source: Source) -> tuple[str, dict[str, str], str]:
     kernel = next((n for n in names if n.endswith(_KERNELS)), None)
     if kernel is None:
         some = ", ".join(list(names)[:4]) or "nothing"
-        raise ConfigError(
+        raise WeightsError(
             f"{source.path}: no patch embedding of a known kind in it; it has {some}, …; known are "
             f"{', '.join(KINDS)}"
         )
@@ -182,7 +186,7 @@ def _layout(source: Source) -> tuple[str, dict[str, str], str]:
     if kernel.endswith(_KERNELS[0]):
         named = {hf.published_name(n, video): old for n, old in names.items()}
         if len(named) != len(names):
-            raise ConfigError(f"{source.path}: the same weight under two of transformers' spellings")
+            raise WeightsError(f"{source.path}: the same weight under two of transformers' spellings")
         return "hf_video" if video else "hf_image", named, old
     if all(n.startswith("encoder.") for n in names):
         names = {n.removeprefix("encoder."): old for n, old in names.items()}
@@ -194,7 +198,7 @@ def _described(
 ) -> tuple[list[Entry], Network]:
     """The table of a file's names, and its model."""
     if len(kernel) not in (4, 5):
-        raise ConfigError(f"its patch embedding is {list(kernel)}, not a convolution")
+        raise WeightsError(f"its patch embedding is {list(kernel)}, not a convolution")
     parts = entries.Parts.of_names(theirs, kernel)
     table = (hf if layout.startswith("hf_") else official).table(parts)
     there = entries.present(table, theirs)
@@ -226,7 +230,7 @@ def _read(found: Found, table: list[Entry], theirs: dict[str, np.ndarray], names
         more = f" and {len(wrong) - 4} more" if len(wrong) > 4 else ""
         parts.append("of another shape or type: " + "; ".join(wrong[:4]) + more)
     if parts:
-        raise ConfigError(f"{found.source.path}: does not fit {found.kind}: {'; '.join(parts)}")
+        raise WeightsError(f"{found.source.path}: does not fit {found.kind}: {'; '.join(parts)}")
     read = [e for e in expected if e in there]
     return dataclasses.replace(
         found,

@@ -15,7 +15,7 @@ from amd_jax.convert.importing import headline
 from amd_jax.convert.kinds import Found, recognise
 from amd_jax.convert.matching import Want, match
 from amd_jax.convert.network import Triple, parameter_shapes
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.classifier import Classifier
 from amd_jax.models.sizes import SIZES
@@ -77,7 +77,7 @@ def load_encoder(
       who: the config section that the error messages name, "teacher" or "student".
 
     Raises:
-      ConfigError: unreadable, unknown, or not the encoder that is wanted.
+      WeightsError: unreadable, unknown, or not the encoder that is wanted.
     """
     reasons = _NO_DECODER | _NO_HEAD | _NO_ALIGN | ({} if final_norm else _BEFORE_NORM)
     loaded = _load(src, ViT(want, final_norm), patch, channels, kind, who, reasons)
@@ -85,7 +85,9 @@ def load_encoder(
     for name, shape in loaded.new.items():
         # A fine-tuned model with mean pooling has no final norm: it starts as one does.
         if name not in ("encoder/norm/scale", "encoder/norm/bias"):
-            raise ConfigError(f"{who}.weights: {src} has no {', '.join(loaded.new)}: give a later checkpoint")
+            raise WeightsError(
+                f"{who}.weights: {src} has no {', '.join(loaded.new)}: give a later checkpoint"
+            )
         start = np.ones if name.endswith("scale") else np.zeros
         inner.setdefault("norm", {})[name.split("/")[-1]] = start(shape, np.float32)
     return dataclasses.replace(loaded, params=inner, new={})
@@ -153,29 +155,33 @@ def _with_wanted_guesses(found: Found, want: Want, generator: BlockConfig | None
 
 
 def _check(found: Found, want: Want, channels: int, who: str) -> None:
-    """The encoder must be the one the config describes; each line says which key to set."""
+    """The encoder must be the one the config describes; one line says what is not, and which keys to set."""
     n, have, asked = found.network, found.network.encoder, want.encoder
     h, w, size = have.block, asked.block, _size_keys(who, have)
-    free = asked.positions == "learned"  # they can start from any table
-    for what, has, asks, key in (
+    sizes = [
         ("width", h.width, w.width, size),
         (f"width {h.width} and MLP width", h.mlp_width, w.mlp_width, size),
         ("depth", have.depth, max(have.depth, asked.depth), f"{size}, or a smaller config.{who}.depth"),
         ("heads", h.heads, w.heads, f"config.{who}.heads={h.heads}"),
+    ]
+    others: list[tuple[str, Any, Any, str]] = [
         ("qkv_bias", h.qkv_bias, w.qkv_bias, f"config.{who}.qkv_bias={h.qkv_bias!r}"),
         ("cls_token", have.cls_token, asked.cls_token, f"config.{who}.cls_token={have.cls_token}"),
         ("channels", n.channels, channels, f"config.data.channels={n.channels}"),
         ("patch size", n.patch[1:], want.patch[1:], f"config.model.patch_size={n.patch[1]}"),
-        (
-            "positions",
-            have.positions,
-            have.positions if free else asked.positions,
-            f"config.{who}.positions={have.positions!r}",
-        ),
-    ):
-        if has != asks:
-            where = f"{who}.weights: {found.source.path} ({found.kind})"
-            raise ConfigError(f"{where} has {what} {has!r}, the config asks for {asks!r}; set {key}")
+    ]
+    if asked.positions != "learned":  # they can start from any table
+        more = ", or 'learned', which starts from it" if who == "student" else ""
+        key = f"config.{who}.positions={have.positions!r}{more}"
+        others.append(("positions", have.positions, asked.positions, key))
+    # One key sets all sizes, so that the first one that is wrong says enough.
+    wrong = [fact for fact in sizes if fact[1] != fact[2]][:1] + [f for f in others if f[1] != f[2]]
+    if wrong:
+        where = f"{who}.weights: {found.source.path} ({found.kind})"
+        has = ", ".join(f"{what} {value!r}" for what, value, _, _ in wrong)
+        asks = ", ".join(repr(value) for _, _, value, _ in wrong)
+        keys = ", ".join(key for *_, key in wrong)
+        raise WeightsError(f"{where} has {has}, the config asks for {asks}; set {keys}")
 
 
 def _size_keys(who: str, encoder: ViTConfig) -> str:

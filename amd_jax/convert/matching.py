@@ -14,7 +14,7 @@ from amd_jax.convert.account import Row, condense
 from amd_jax.convert.guesses import fixed_table
 from amd_jax.convert.kinds import Found
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Shape, Triple, times
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 from amd_jax.models.student import DecoderConfig
 from amd_jax.models.vit import ViTConfig
 
@@ -62,7 +62,7 @@ def match(found: Found, want: Want, reasons: Mapping[str, str] | None = None) ->
       reasons: beginnings of our names, and why such parameters are not wanted.
 
     Raises:
-      ConfigError: the encoder has a parameter in another shape.
+      WeightsError: the encoder has a parameter in another shape.
     """
     out, other = Match(), _other_sizes(found, want)
     for name, array in found.arrays.items():
@@ -132,7 +132,7 @@ def _match_one(
         out.rows.append(Row("changed", found.called(name), name, (), note))
     if array.shape != shape:
         where = f"{found.source.path}: {found.called(name, 0, layers)}"
-        raise ConfigError(f"{where} is {list(array.shape)} in the file, {name} is {list(shape)} here")
+        raise WeightsError(f"{where} is {list(array.shape)} in the file, {name} is {list(shape)} here")
     out.arrays[name] = array
     out.rows.append(Row("used", found.called(name, 0, layers), name, shape))
 
@@ -148,7 +148,7 @@ def _match_positions(out: Match, found: Found, want: Want) -> None:
         shape = (found.network.rows, have.block.width)
         if table is None or table.shape != shape:
             what = "no positions in it" if table is None else f"{theirs} is {list(table.shape)}"
-            raise ConfigError(f"{found.source.path}: {what}, but the grid is {times(have.grid)} tokens")
+            raise WeightsError(f"{found.source.path}: {what}, but the grid is {times(have.grid)} tokens")
         if same_grid:
             out.rows.append(Row("used", theirs, name, shape))
         else:
@@ -165,7 +165,9 @@ def _match_positions(out: Match, found: Found, want: Want) -> None:
         out.rows.append(Row("regenerated", theirs, name, table.shape, note))
     else:
         note = f"our {have.positions} table" + (", equal to the file's" if theirs else "")
-        if not same_grid:
+        if have.positions == "sincos_2d" and not same_grid and have.grid[1:] == wanted.grid[1:]:
+            note = f"our sincos_2d table, the same for every time: {grids}"
+        elif not same_grid:
             note = f"{have.positions} for another size: {grids}; learned positions would be interpolated"
         out.rows.append(Row("regenerated", theirs, "positions", (), note))
 

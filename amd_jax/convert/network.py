@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.classifier import Classifier
 from amd_jax.models.masking import Masks
@@ -70,10 +70,10 @@ class Network:
         """The pre-training model.
 
         Raises:
-          ConfigError: no decoder, or one with a position table of its own.
+          WeightsError: no decoder, or one with a position table of its own.
         """
         if self.decoder is None or self.decoder.positions == "learned":
-            raise ConfigError(f"no decoder with fixed positions in it, but {self.task} weights")
+            raise WeightsError(f"no decoder with fixed positions in it, but {self.task} weights")
         return Student(self.encoder, self.decoder, self.align)
 
     def classifier(self) -> Classifier:
@@ -95,13 +95,13 @@ class Network:
         """Name and shape of every parameter: those of our models.
 
         Raises:
-          ConfigError: no model has such sizes.
+          WeightsError: no model has such sizes.
         """
         try:
             return dict(_shapes(dataclasses.replace(self, assumed=())))
         except (TypeError, ValueError, ZeroDivisionError) as error:
             why = str(error).strip().split("\n")[0][:200]
-            raise ConfigError(f"its sizes do not fit together ({why})") from error
+            raise WeightsError(f"its sizes do not fit together ({why})") from error
 
     def cut_heads(self, name: str, x: np.ndarray) -> np.ndarray:
         """A parameter with its heads as an axis of their own, if it has any: a matter of the shape alone."""

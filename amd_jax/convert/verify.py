@@ -18,7 +18,7 @@ from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from amd_jax.convert.files.tensors import Source, read_safetensors
 from amd_jax.convert.kinds import Found, recognise
 from amd_jax.convert.names import entries, official
-from amd_jax.errors import ConfigError, UserError
+from amd_jax.errors import UserError, WeightsError
 from amd_jax.models.masking import Masks, masks_from_levels
 from amd_jax.models.patches import normalize, patchify
 from amd_jax.models.student import AlignConfig, Student
@@ -45,7 +45,7 @@ class Case:
         """Reads a case.
 
         Raises:
-          ConfigError: no such file, not safetensors, or without a config.
+          WeightsError: no such file, not safetensors, or without a config.
         """
         try:
             source = read_safetensors(path)
@@ -54,14 +54,14 @@ class Case:
                 raise KeyError("config")
             return cls(path, sizes, source.arrays)
         except (KeyError, json.JSONDecodeError) as error:
-            raise ConfigError(f"{path}: its metadata has no JSON object under the key 'config'") from error
+            raise WeightsError(f"{path}: its metadata has no JSON object under the key 'config'") from error
 
     @property
     def kind(self) -> str:
         """Which of the four kinds of case this is, from the names of its arrays.
 
         Raises:
-          ConfigError: none of them.
+          WeightsError: none of them.
         """
         names = self.arrays.keys()
         if "in/level" in names and "student/encoder.patch_embed.proj.weight" in names:
@@ -73,13 +73,13 @@ class Case:
         if "model/head.weight" in names and "in/video" in names:
             return "video_classifier"
         kinds = "amd_video, dmae_image, mae_image or video_classifier"
-        raise ConfigError(f"{self.path}: not a case of {kinds}; it has {', '.join(sorted(names)[:4])}, …")
+        raise WeightsError(f"{self.path}: not a case of {kinds}; it has {', '.join(sorted(names)[:4])}, …")
 
     def weights(self, prefix: str, pixels: jax.Array) -> tuple[Found, Any]:
         """The weights below `prefix`, and our parameters; heads as the case states them.
 
         Raises:
-          ConfigError: they are not whole.
+          WeightsError: they are not whole.
         """
         s = self.sizes
         arrays = {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
@@ -91,7 +91,7 @@ class Case:
         grid = tuple(n // p for n, p in zip(pixels.shape[1:4], patch, strict=True))
         found = recognise(source, given=given | {"grid": grid})
         if missing := found.shapes.keys() - found.arrays.keys():
-            raise ConfigError(f"{source.path}: nothing in it for {', '.join(sorted(missing))}")
+            raise WeightsError(f"{source.path}: nothing in it for {', '.join(sorted(missing))}")
         return found, nest({name: array.astype(np.float32) for name, array in found.arrays.items()})
 
 
@@ -101,25 +101,25 @@ def errors(case: Case) -> dict[str, float]:
     It is max |ours - theirs| / max |theirs| over an array, and the absolute one where theirs is all zero.
 
     Raises:
-      ConfigError: the case lacks something, or records something that is not known here.
+      WeightsError: the case lacks something, or records something that is not known here.
     """
     wanted = {k: v for k, v in case.arrays.items() if k.startswith(("out/", "grad/"))}
     if not wanted:
-        raise ConfigError(f"{case.path}: records neither outputs nor gradients")
+        raise WeightsError(f"{case.path}: records neither outputs nor gradients")
     kind = case.kind
     try:
         with jax.default_matmul_precision("highest"):
             computed = REPLAYS[kind](case)
     except KeyError as error:
-        raise ConfigError(f"{case.path}: a case of {kind} needs {error}, which is not in it") from error
+        raise WeightsError(f"{case.path}: a case of {kind} needs {error}, which is not in it") from error
     except (ValueError, TypeError, IndexError) as error:
         if isinstance(error, UserError):
             raise
         why = str(error).strip().split("\n")[0][:200]
-        raise ConfigError(f"{case.path}: its sizes do not fit together ({why})") from error
+        raise WeightsError(f"{case.path}: its sizes do not fit together ({why})") from error
     if unknown := sorted(wanted.keys() - computed.keys()):
         some = ", ".join(unknown[:6]) + (" …" if len(unknown) > 6 else "")
-        raise ConfigError(f"{case.path}: recorded but not computed by our {kind}: {some}")
+        raise WeightsError(f"{case.path}: recorded but not computed by our {kind}: {some}")
     return {name: _relative_error(computed[name], value) for name, value in sorted(wanted.items())}
 
 
@@ -169,7 +169,7 @@ def _distance(case: Case) -> str:
     try:
         return losses.distance_name(str(case.sizes.get("align_loss", "l2")))
     except ValueError as error:
-        raise ConfigError(f"{case.path}: align_loss is {error}") from error
+        raise WeightsError(f"{case.path}: align_loss is {error}") from error
 
 
 def _teacher(case: Case, pixels: jax.Array, align: AlignConfig) -> tuple[ViT, Any]:
@@ -177,7 +177,7 @@ def _teacher(case: Case, pixels: jax.Array, align: AlignConfig) -> tuple[ViT, An
     found, params = case.weights("teacher/", pixels)
     config, depth = found.network.encoder, max(align.teacher_layers)
     if depth > config.depth:
-        raise ConfigError(f"{case.path}: layer {depth} of a teacher that has {config.depth}")
+        raise WeightsError(f"{case.path}: layer {depth} of a teacher that has {config.depth}")
     inner = params["encoder"]
     inner.pop("norm", None)
     inner["blocks"] = jax.tree.map(lambda x: x[:depth], inner["blocks"])
@@ -188,10 +188,10 @@ def _aligned(found: Found, direct: _Layers, gen: _Layers = ((), ())) -> Student:
     """The student with the alignment of (student layers, teacher layers), counted from 1.
 
     Raises:
-      ConfigError: the weights have no projections.
+      WeightsError: the weights have no projections.
     """
     if found.network.align is None:
-        raise ConfigError("no projection heads in it")
+        raise WeightsError("no projection heads in it")
     align = dataclasses.replace(
         found.network.align,
         student_direct=tuple(direct[0]),

@@ -3,7 +3,8 @@
 Pre-training resizes with Pillow's bilinear filter, which averages where it shrinks (`GroupMultiScaleCrop`).
 Fine-tuning and tests interpolate between the four nearest pixels whatever the scale, as
 torch.nn.functional.interpolate (align_corners=False) and OpenCV's INTER_LINEAR do in AMD's
-dataset/video_transforms.py; but rounded down to whole values, where theirs has fractions.
+dataset/video_transforms.py; but rounded down to whole values, where theirs has fractions in fine-tuning and
+the nearest in tests.
 """
 
 import numpy as np

@@ -272,7 +272,9 @@ def eval_batches(
     made = grain.MapDataset.range(batches * chunks.per_batch).map(chunks)
     # Threads even where training has worker processes: starting those takes long for a single pass, and
     # Pillow's decoding and resizing do not hold the interpreter.
-    elements = _by_threads(made, max(data.threads, data.workers), data.prefetch * chunks.per_batch)
+    # A batch of many views is so large that the next ones are not made ahead as well.
+    ahead = max(1, data.prefetch // (clips * crops)) * chunks.per_batch
+    elements = _by_threads(made, max(data.threads, data.workers), ahead)
     return _one_pass(iter(elements), chunks, batches, Unreadable(source, data.max_corrupt))
 
 

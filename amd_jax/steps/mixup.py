@@ -38,8 +38,9 @@ def draw_mixing(
 
     The share λ of an example itself is drawn from Beta(α, α). Cutmix pastes a box of 1 − λ of the area
     around a uniform centre, the same in all frames; the border cuts it off, and λ is corrected to the area
-    that was not pasted over. (So does AMD, dataset/mixup.py. VideoMAE's mixup.py cuts a batch of clips along
-    frames and rows instead of rows and columns, and labels it with the λ of the area; that is not repeated.)
+    that was not pasted over. (So does AMD, whose engine_for_finetuning.py hands timm clips with channels and
+    frames as one axis. VideoMAE's mixup.py cuts a batch of clips along frames and rows instead of rows and
+    columns, and labels it with the λ of the area; that is not repeated.)
     Nothing has a size that depends on what was drawn, and the same key mixes the same way on every mesh.
 
     Args:

@@ -61,7 +61,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     """Set a run up, in the order in which mistakes are cheapest to find. The workdir is made last.
 
     Raises:
-      ConfigError: anything the user has to change.
+      UserError: anything the user has to change.
     """
     validate(config)
     folder = Path(local_folder(workdir))

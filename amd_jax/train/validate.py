@@ -299,6 +299,12 @@ def _finetuning(config: ConfigDict) -> None:
         f"finetune.mix_groups={f.mix_groups} does not divide the batch of {examples}; give a divisor of it "
         "(MAE's recipe mixes 32 images at a time)",
     )
+    alone = examples == f.mix_groups > 1
+    _need(
+        not (alone and (f.mixup or f.cutmix)),
+        f"finetune.mix_groups={f.mix_groups}: every example of the batch would be alone in its group and "
+        "not be mixed; lower it",
+    )
     _need(config.eval.batch_size > 0, f"eval.batch_size={config.eval.batch_size}: must be positive")
     for who, pool in (("student", f.pool), ("teacher", f.teacher_pool)):
         used = who == "student" or methods.of(config).teacher == "logits"

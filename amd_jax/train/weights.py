@@ -47,7 +47,7 @@ def with_teacher_pixels(config: ConfigDict) -> ConfigDict:
         elif said.mean:
             where = "as set" if teacher.mean or teacher.std else f"as {said.origin} says"
             print(f"the teacher sees pixels of mean {mean} and std {std}, {where}")
-        if other := said.differing_input(data.image_size):
+        if other := said.differing_input(data.image_size, data.frames > 1):
             print(f"the teacher was trained on other inputs: {other}")
     return config
 

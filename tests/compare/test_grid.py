@@ -8,8 +8,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from amd_jax.compare import grid
-from amd_jax.config import ConfigError, flat
+from amd_jax.config import flat
 from amd_jax.data.sources import make_source
+from amd_jax.errors import ConfigError
 from amd_jax.steps.tasks import make_task
 from configs import compare_fashion
 from tests.runs import step_shapes

@@ -11,7 +11,7 @@ import pytest
 
 from amd_jax.compare import cell as cell_run
 from amd_jax.compare.grid import Cell
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 from configs import compare_fashion
 from tests.runs import ROOT
 

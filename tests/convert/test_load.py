@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from amd_jax.config import ConfigError
 from amd_jax.convert import resize
 from amd_jax.convert.files.tensors import METADATA_KEY
 from amd_jax.convert.guesses import fixed_table
 from amd_jax.convert.load import Loaded, load_classifier, load_encoder, load_student
 from amd_jax.convert.names import entries, official
 from amd_jax.convert.network import Network
+from amd_jax.errors import UserError
 from amd_jax.models.vit import ViT, ViTConfig
 from amd_jax.trees import flatten
 from tests.convert.conftest import (
@@ -93,7 +93,7 @@ def test_misfit_is_one_line_that_names_the_key_to_set(changes: dict, key: str, t
     weights["pos_embed"] = fixed_table("sincos_2d", arch.encoder.grid, 768, True)[None].astype(np.float16)
     save_file(weights, tmp_path / "x.safetensors")
     base = changed(arch, depth=1)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         _encoder(str(tmp_path / "x.safetensors"), changed(base, **changes))
     assert key in str(caught.value)
     assert str(caught.value).startswith("teacher.weights: ")
@@ -102,7 +102,7 @@ def test_misfit_is_one_line_that_names_the_key_to_set(changes: dict, key: str, t
 
 def test_learned_table_is_not_silently_replaced_by_a_fixed_one(save: Save) -> None:
     src = save(published(image_arch(positions="learned")))
-    with pytest.raises(ConfigError, match="positions='learned'"):
+    with pytest.raises(UserError, match="positions='learned'"):
         _encoder(src, image_arch())
 
 
@@ -172,7 +172,7 @@ def test_heads_come_from_the_config_where_the_file_does_not_show_them(save: Save
     assert run("import", src, "--heads=2", "--out", tmp_path / "stated") == 0
     for path in (src, str(tmp_path / "guessed")):
         assert _encoder(path, arch).params["blocks"]["layers"]["attn"]["qkv"].shape == (2, 32, 3, 8, 4)
-    with pytest.raises(ConfigError, match=r"config\.teacher\.heads=2"):
+    with pytest.raises(UserError, match=r"config\.teacher\.heads=2"):
         _encoder(str(tmp_path / "stated"), arch)
 
 

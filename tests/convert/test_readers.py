@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from amd_jax.config import ConfigError
 from amd_jax.convert.files.opening import open_source, read_stated
 from amd_jax.convert.files.pickles import read_pickle
 from amd_jax.convert.files.tensors import METADATA_KEY
+from amd_jax.errors import UserError
 from tests.convert.conftest import as_ours, image_arch, imported, mae_arch, published, random_params, run
 
 torch = pytest.importorskip("torch")
@@ -114,13 +114,13 @@ def test_hostile_pickle_runs_nothing(how: str, tmp_path: Path, capsys: pytest.Ca
 )
 def test_crafted_opcodes_end_in_one_error(code: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(b"\x80\x02" + code)
-    with pytest.raises(ConfigError):
+    with pytest.raises(UserError):
         open_source(str(tmp_path / "x.pth"))
 
 
 def test_whole_pickled_model_is_refused(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(2, 2), tmp_path / "x.pth")
-    with pytest.raises(ConfigError, match=r"refused, it asks to run torch\.nn"):
+    with pytest.raises(UserError, match=r"refused, it asks to run torch\.nn"):
         open_source(str(tmp_path / "x.pth"))
 
 
@@ -130,7 +130,7 @@ def test_view_that_reaches_out_of_its_storage_is_refused(tmp_path: Path) -> None
     data = (tmp_path / "x.pth").read_bytes()
     shape = data.index(b"K\x04\x85")  # the tuple (4,)
     (tmp_path / "x.pth").write_bytes(data[: shape + 1] + b"\xf0" + data[shape + 2 :])
-    with pytest.raises(ConfigError, match="beyond its storage"):
+    with pytest.raises(UserError, match="beyond its storage"):
         open_source(str(tmp_path / "x.pth"))
 
 
@@ -153,7 +153,7 @@ def test_file_cut_anywhere_is_one_error(
     path = tmp_path_factory.mktemp("cut") / name
     data = good_files[name]
     path.write_bytes(data[: int(part * len(data))])
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         open_source(str(path))
     assert "\n" not in str(caught.value)
 
@@ -183,7 +183,7 @@ def test_damaged_byte_never_ends_in_a_traceback(
 )
 def test_wrong_files_are_named(content: bytes, says: str, tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_bytes(content)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(UserError, match=says):
         open_source(str(tmp_path / "x.pth"))
 
 
@@ -193,7 +193,7 @@ def test_torchscript_program_is_not_taken_for_weights(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
         archive.writestr("x/data.pkl", b"\x80\x02}.")
         archive.writestr("x/code/__torch__.py", b"")
-    with pytest.raises(ConfigError, match="TorchScript"):
+    with pytest.raises(UserError, match="TorchScript"):
         read_pickle(str(tmp_path / "x.pt"))
 
 
@@ -256,7 +256,7 @@ def test_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch)
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(ConfigError, match="cannot be fetched") as caught:
+    with pytest.raises(UserError, match="cannot be fetched") as caught:
         open_source("hf://org/unreachable")
     assert "\n" not in str(caught.value)
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from safetensors.numpy import save_file
 
-from amd_jax.config import ConfigError
 from amd_jax.convert.files.opening import read_stated
 from amd_jax.convert.files.stated import Stated, of_processor
+from amd_jax.errors import UserError
+from configs import vitb_k400
 from tests.convert.conftest import as_ours, image_arch, published, run
 from tests.runs import tiny
 
@@ -102,7 +103,7 @@ def test_size_is_read_in_all_its_forms(changes: dict[str, Any], size: tuple[int,
 )
 def test_damaged_file_is_one_line_that_names_it(files: dict[str, Any], says: str, tmp_path: Path) -> None:
     folder = _folder(tmp_path / "x", **files)
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(UserError) as caught:
         read_stated(str(folder))
     assert says in str(caught.value)
     assert str(folder / next(iter(files))) in str(caught.value)
@@ -138,8 +139,19 @@ def test_run_says_its_own(tmp_path: Path) -> None:
     save_classes(str(tmp_path), ("a", "b"))
     assert read_stated(str(tmp_path / "checkpoints" / "3")).classes == ("a", "b")
     (tmp_path / "classes.json").write_text('{"a": 1}')
-    with pytest.raises(ConfigError, match="not a list of names"):
+    with pytest.raises(UserError, match="not a list of names"):
         read_stated(str(tmp_path))
+
+
+def test_runs_on_videos_resize_bilinearly(tmp_path: Path) -> None:
+    from amd_jax.workdir import save_config
+
+    save_config(str(tmp_path), vitb_k400.get_config("smoke"))
+    (tmp_path / "checkpoints").mkdir()
+    said = read_stated(str(tmp_path))
+    assert said.interpolation == "bilinear"
+    assert said.differing_input(said.size[0], video=True) == ""
+    assert "bilinear resizing (here bicubic)" in said.differing_input(said.size[0], video=False)
 
 
 @pytest.mark.parametrize(("kind", "known"), [("mae_finetuned", True), ("timm_vit", False)])

@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from amd_jax.config import ConfigError
 from amd_jax.convert.load import Loaded, load_classifier, load_encoder, load_student
 from amd_jax.convert.network import parameter_shapes
+from amd_jax.errors import UserError
 from amd_jax.models import build
 from amd_jax.models.blocks import Linear
 from amd_jax.models.classifier import Classifier
@@ -123,7 +123,7 @@ def test_encoder_of_another_shape_is_an_error_that_names_both_sides(tmp_path: Pa
     checkpoints = Checkpoints(str(tmp_path / "run"), keep=1)
     checkpoints.save(TrainState.create(nest(params), optax.identity()), 2, {})
     checkpoints.close()
-    with pytest.raises(ConfigError, match=r"encoder/cls_token is \[7\] in the file, .* is \[32\] here"):
+    with pytest.raises(UserError, match=r"encoder/cls_token is \[7\] in the file, .* is \[32\] here"):
         load_student(str(tmp_path / "run"), plain, patch, channels)
 
 
@@ -134,5 +134,5 @@ def test_a_frozen_encoder_may_lack_nothing(tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path / "run"), keep=1)
     checkpoints.save(TrainState.create(nest(params), optax.identity()), 2, {})
     checkpoints.close()
-    with pytest.raises(ConfigError, match="norm2/scale"):
+    with pytest.raises(UserError, match="norm2/scale"):
         load_encoder(str(tmp_path / "run"), plain.encoder, patch, channels, final_norm=True)

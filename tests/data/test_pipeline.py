@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from amd_jax.config import ConfigError
 from amd_jax.data import clips, pipeline, transforms
 from amd_jax.data.example import Example, Source
 from amd_jax.data.order import Share, shuffled_index
 from amd_jax.data.sources import make_source
 from amd_jax.data.views import TrainViews
+from amd_jax.errors import ConfigError, DataError, UserError
 from tests.data.conftest import Numbers, make_config
 
 Batch = dict[str, np.ndarray]
@@ -296,7 +296,7 @@ def test_damaged_files_are_replaced_counted_and_named_once(damaged: ConfigDict, 
 def test_too_much_damage_stops_the_run(damaged: ConfigDict, workers: int):
     damaged.data.update({"max_corrupt": 2, "workers": workers})
     source = make_source(damaged.data, "train")
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(UserError) as error:
         read(damaged, source, 1)
     assert "3 unreadable" in str(error.value)
     assert "data.max_corrupt=2" in str(error.value)
@@ -308,7 +308,7 @@ def test_replacement_wraps_around_and_gives_up_after_fifty():
     config = make_config(batch_size=60)
     batch = read(config, Numbers(60, bad=tuple(range(20, 60))), 1)[0]
     assert sorted(batch["label"].tolist()) == sorted([*range(20), *([0] * 40)])
-    with pytest.raises(ConfigError, match="50 unreadable examples in a row, from number"):
+    with pytest.raises(DataError, match="50 unreadable examples in a row, from number"):
         read(config, Numbers(60, bad=tuple(range(55))), 1)
 
 
@@ -316,14 +316,14 @@ def test_after_an_error_there_are_no_batches(damaged: ConfigDict):
     damaged.data.max_corrupt = 2
     source = make_source(damaged.data, "train")
     with pipeline.train_stream(damaged, source, start_step=0, process_index=0, process_count=1) as stream:
-        with pytest.raises(ConfigError, match="3 unreadable"):
+        with pytest.raises(DataError, match="3 unreadable"):
             next(stream)
         assert list(stream) == []  # the next one would begin in the middle of a batch
 
 
 def test_an_error_in_a_worker_process_keeps_its_type():
     config = make_config(**{"data.workers": 1})
-    with pytest.raises(ConfigError, match="in a row"):
+    with pytest.raises(DataError, match="in a row"):
         read(config, Numbers(60, bad=tuple(range(60))), 1)
 
 
@@ -366,7 +366,7 @@ def test_eval_masks_damaged_images(damaged: ConfigDict, caplog):
     assert sum(batch["mask"].sum() for batch in batches) == 9
     assert any("3 examples were left out" in record.getMessage() for record in caplog.records)
     damaged.data.max_corrupt = 1
-    with pytest.raises(ConfigError, match=r"data\.max_corrupt=1"):
+    with pytest.raises(DataError, match=r"data\.max_corrupt=1"):
         evaluate(damaged, source, 6, 1)
 
 

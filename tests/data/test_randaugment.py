@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 
-from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD, ConfigError
+from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from amd_jax.data import randaugment
 from amd_jax.data.randaugment import GREY, Operation, Policy, draw, parse, rand_augment, random_erasing
+from amd_jax.errors import ConfigError
 
 FILL = (124, 116, 104)
 

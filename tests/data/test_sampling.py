@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amd_jax.config import ConfigError
 from amd_jax.data.sampling import ROLES, Segments, SegmentViews, Strided, StridedViews, Window, make
+from amd_jax.errors import ConfigError
 
 ALL = [(name, role) for name in ("dense", "segments") for role in ROLES]
 

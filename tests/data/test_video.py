@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amd_jax.config import ConfigError
 from amd_jax.data import container, transforms
 from amd_jax.data.encode import encode
 from amd_jax.data.example import EncodedFrames, EncodedVideo, FrameFiles, VideoFile
 from amd_jax.data.video import open_video
+from amd_jax.errors import ConfigError
 
 av = pytest.importorskip("av")
 movies = pytest.importorskip("tests.data.movies")  # imports PyAV

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amd_jax.config import ConfigError
 from amd_jax.data.example import EncodedVideo, FrameFiles, VideoFile
 from amd_jax.data.video import UnreadableVideo, open_video
+from amd_jax.errors import ConfigError
 
 av = pytest.importorskip("av")
 movies = pytest.importorskip("tests.data.movies")  # imports PyAV

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from amd_jax.config import ConfigError
 from amd_jax.data import clips, transforms
 from amd_jax.data.randaugment import mean_fill, parse, rand_augment, random_erasing
 from amd_jax.data.views import EvalViews, TrainViews
+from amd_jax.errors import ConfigError
 from tests.data.conftest import Numbers, make_config
 
 IMAGE = Numbers(1)[0].content

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError, RunError
 from amd_jax.evals import features
 from amd_jax.evals.evaluators import make_evaluations
 from amd_jax.steps.train_state import TrainState
@@ -161,7 +161,7 @@ def test_other_data_order_in_the_same_workdir_is_refused(straight: tuple[Path, T
 
 
 def test_another_model_in_the_same_workdir_is_refused(straight: tuple[Path, TrainState]) -> None:
-    with pytest.raises(ConfigError, match="does not fit this config"):
+    with pytest.raises(RunError, match="does not fit this config"):
         setup.prepare(tiny(student__depth=3), str(straight[0]))
 
 

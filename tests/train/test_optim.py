@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from amd_jax.config import ConfigError, default
+from amd_jax.config import default
+from amd_jax.errors import ConfigError
 from amd_jax.steps.pretrain import Pretraining
 from amd_jax.train import optim
 from amd_jax.trees import path_name

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from amd_jax import sharding
-from amd_jax.config import ConfigError, default
+from amd_jax.config import default
+from amd_jax.errors import ConfigError
 from amd_jax.train import preflight, setup
 from tests.runs import tiny
 

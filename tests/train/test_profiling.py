@@ -6,7 +6,7 @@ import jax
 import pytest
 from jax.profiler import ProfileData
 
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 from amd_jax.train import loop, profiling, setup
 from amd_jax.train.validate import validate
 from tests.runs import tiny

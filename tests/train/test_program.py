@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from amd_jax import sharding
-from amd_jax.config import ConfigError
+from amd_jax.errors import ConfigError
 from amd_jax.train import program, setup
 from configs import finetune_vitb_in1k, kd_vitb_in1k, vitb_in1k
 from tests.runs import tiny

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amd_jax.config import KEYS, ConfigError
+from amd_jax.config import KEYS
+from amd_jax.errors import ConfigError
 from amd_jax.train.validate import validate, validate_probe
 from tests.test_config import RUNS, load
 
@@ -71,6 +72,7 @@ WRONG = [
     ({"method": "kd", "teacher.random": False}, "needs a teacher"),
     ({"method": "finetune", "finetune.drop_path": 1.0}, "finetune.drop_path=1.0"),
     ({"method": "finetune", "finetune.mix_groups": 3}, "finetune.mix_groups=3"),
+    ({"method": "finetune", "finetune.mix_groups": 32, "finetune.mixup": 0.8}, "alone in its group"),
     ({"method": "finetune", "optim.layer_decay": 0.0}, "optim.layer_decay"),
     ({"method": "finetune", "finetune.pool": "cls", "student.cls_token": False}, "student.cls_token"),
 ]

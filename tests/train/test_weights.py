@@ -10,9 +10,9 @@ import pytest
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from amd_jax.config import ConfigError
 from amd_jax.convert.files.stated import Stated
 from amd_jax.convert.network import Network
+from amd_jax.errors import UserError
 from amd_jax.models import build
 from amd_jax.train import setup
 from amd_jax.train.program import Program
@@ -113,7 +113,7 @@ def test_kinds_that_all_saw_imagenets_pixels_need_no_assumption(
 
 def test_pixels_of_another_number_of_channels_are_one_line(tmp_path: Path) -> None:
     grey = {"data__channels": 1, "data__mean": (0.3,), "data__std": (0.3,)}
-    with pytest.raises(ConfigError, match=r"mean for 3 channels, but data\.channels=1; set") as caught:
+    with pytest.raises(UserError, match=r"mean for 3 channels, but data\.channels=1; set") as caught:
         with_teacher_pixels(_taught(_timm(tmp_path / "timm"), **grey))
     assert "\n" not in str(caught.value)
 

@@ -10,7 +10,7 @@ from typing import Any
 from amd_jax.convert.files import stated
 from amd_jax.convert.files.pickles import read_pickle
 from amd_jax.convert.files.tensors import METADATA_KEY, Source, read_metadata, read_safetensors
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 from amd_jax.trees import flatten
 
 WEIGHTS = "weights.safetensors"  # what `import` writes
@@ -24,14 +24,14 @@ def open_source(src: str) -> Source:
     """Reads weights by path or by `hf://org/name`.
 
     Raises:
-      ConfigError: there is nothing, or nothing that can be read.
+      WeightsError: there is nothing, or nothing that can be read.
     """
     src = _local(src)
     path = Path(src)
     if path.is_dir():
         return _open_folder(path)
     if not path.exists():
-        raise ConfigError(f"{src}: no such file or folder")
+        raise WeightsError(f"{src}: no such file or folder")
     return _open_file(src)
 
 
@@ -39,7 +39,7 @@ def read_stated(src: str) -> stated.Stated:
     """What the files of `src` say of pixels and classes; only JSON and a header are read.
 
     Raises:
-      ConfigError: one of these files is not readable.
+      WeightsError: one of these files is not readable.
     """
     path = Path(_local(src))
     if not path.is_dir():
@@ -78,8 +78,9 @@ def _read_run(run: Path) -> stated.Stated:
     from amd_jax.workdir import CONFIG, load_classes, run_config  # orbax, which only runs need
 
     data = run_config(str(run)).data
-    size, classes = (data.image_size, data.image_size), load_classes(str(run))
-    return stated.Stated(tuple(data.mean), tuple(data.std), size, stated.OURS, classes, str(run / CONFIG))
+    size, how = (data.image_size, data.image_size), stated.resizing(data.frames > 1)
+    classes, origin = load_classes(str(run)), str(run / CONFIG)
+    return stated.Stated(tuple(data.mean), tuple(data.std), size, how, classes, origin)
 
 
 def _run_of(folder: Path) -> tuple[Path | None, int | None]:
@@ -96,20 +97,20 @@ def _open_file(path: str) -> Source:
         with open(path, "rb") as file:
             start = file.read(64)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not start:
-        raise ConfigError(f"{path}: the file is empty")
+        raise WeightsError(f"{path}: the file is empty")
     if start.lstrip()[:1] == b"<":
-        raise ConfigError(f"{path}: a web page, not weights; the download was redirected or refused")
+        raise WeightsError(f"{path}: a web page, not weights; the download was redirected or refused")
     if start.startswith(b"version https://git-lfs"):
-        raise ConfigError(f"{path}: a Git LFS pointer; fetch the file itself with `git lfs pull`")
+        raise WeightsError(f"{path}: a Git LFS pointer; fetch the file itself with `git lfs pull`")
     if start[:4] == b"PK\x03\x04":
         return read_pickle(path)
     if start[8:9] == b"{" or path.endswith(".safetensors"):  # before it stands the header's length
         return read_safetensors(path)
     if start[:1] == b"\x80":
         return read_pickle(path)
-    raise ConfigError(f"{path}: neither safetensors nor a PyTorch file")
+    raise WeightsError(f"{path}: neither safetensors nor a PyTorch file")
 
 
 def _open_folder(folder: Path) -> Source:
@@ -132,19 +133,19 @@ def _open_folder(folder: Path) -> Source:
     if len(files) == 1:
         return _with_config(_open_file(str(files[0])), str(files[0]), config)
     names = ", ".join(p.name for p in files) or "none"
-    raise ConfigError(f"{folder}: one file of weights is needed, there are: {names}; name the file itself")
+    raise WeightsError(f"{folder}: one file of weights is needed, there are: {names}; name the file itself")
 
 
 def _shards(index: Path) -> list[str]:
     try:
         parts = sorted(set(_read_json(index)["weight_map"].values()))
     except (KeyError, AttributeError, TypeError) as error:
-        raise ConfigError(f"{index}: not an index of shards") from error
+        raise WeightsError(f"{index}: not an index of shards") from error
     if any(not isinstance(p, str) or p != os.path.basename(p) for p in parts):
-        raise ConfigError(f"{index}: names files outside its folder")
+        raise WeightsError(f"{index}: names files outside its folder")
     for part in parts:
         if not (index.parent / part).is_file():
-            raise ConfigError(f"{index.parent}: the shard {part} is missing")
+            raise WeightsError(f"{index.parent}: the shard {part} is missing")
     return parts
 
 
@@ -152,7 +153,7 @@ def _merged(path: str, parts: list[Source]) -> Source:
     """Several files that together hold one set of weights."""
     arrays = {name: array for part in parts for name, array in part.arrays.items()}
     if len(arrays) != sum(len(part.arrays) for part in parts):
-        raise ConfigError(f"{path}: a weight is in two of its files")
+        raise WeightsError(f"{path}: a weight is in two of its files")
     return Source(path, "shards", arrays)
 
 
@@ -167,9 +168,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not readable as JSON ({error})") from error
+        raise WeightsError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: not a JSON object")
+        raise WeightsError(f"{path}: not a JSON object")
     return data
 
 
@@ -180,11 +181,11 @@ def _local(src: str) -> str:
         return src
     parts = src.removeprefix("hf://").strip("/").split("/")
     if len(parts) < 2 or not all(parts):
-        raise ConfigError(f"{src}: a name on the hub is hf://ORG/NAME or hf://ORG/NAME/FILE")
+        raise WeightsError(f"{src}: a name on the hub is hf://ORG/NAME or hf://ORG/NAME/FILE")
     try:
         import huggingface_hub
     except ImportError as error:
-        raise ConfigError(f"{src}: needs huggingface_hub; {INSTALL}") from error
+        raise WeightsError(f"{src}: needs huggingface_hub; {INSTALL}") from error
     repo, file = "/".join(parts[:2]), "/".join(parts[2:])
     try:
         if file:
@@ -197,7 +198,7 @@ def _local(src: str) -> str:
             folder = huggingface_hub.snapshot_download(repo, allow_patterns=patterns)
     except Exception as error:  # the hub's client raises many kinds
         why = f"{type(error).__name__}: {error}".split("\n")[0][:200]
-        raise ConfigError(f"{src}: cannot be fetched ({why})") from error
+        raise WeightsError(f"{src}: cannot be fetched ({why})") from error
     return str(folder)
 
 

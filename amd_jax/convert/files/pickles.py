@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 from amd_jax.convert.files.tensors import Source
-from amd_jax.errors import ConfigError, UserError
+from amd_jax.errors import UserError, WeightsError
 
 _TYPES = {  # what PyTorch calls a storage's type
     **{"Double": np.float64, "Float": np.float32, "Half": np.float16, "BFloat16": ml_dtypes.bfloat16},
@@ -137,7 +137,7 @@ def read_pickle(path: str) -> Source:
     """Reads a PyTorch file; its numbers stay in the file until somebody touches them.
 
     Raises:
-      ConfigError: not a PyTorch file, damaged, without weights, or one that wants to run code.
+      WeightsError: not a PyTorch file, damaged, without weights, or one that wants to run code.
     """
     try:
         with open(path, "rb") as file:
@@ -151,12 +151,12 @@ def read_pickle(path: str) -> Source:
         raise
     except Exception as error:  # a damaged pickle can fail in any way at all
         if isinstance(error, pickle.UnpicklingError) and "asks to run" in str(error):
-            raise ConfigError(
+            raise WeightsError(
                 f"{path}: refused, {error}. A file of weights holds tensors only; this one could run any "
                 "code where it is opened. Re-save it as safetensors on a machine that trusts it"
             ) from error
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise ConfigError(f"{path}: not a whole PyTorch file ({why})") from error
+        raise WeightsError(f"{path}: not a whole PyTorch file ({why})") from error
     return Source(path, "PyTorch", arrays, wrapper=wrapper, skipped=skipped)
 
 
@@ -165,20 +165,20 @@ def _open_zip(file: IO[bytes], path: str) -> tuple[Any, dict[str, int]]:
     try:
         archive = zipfile.ZipFile(file)
     except zipfile.BadZipFile as error:
-        raise ConfigError(f"{path}: a PyTorch file that is damaged or cut short ({error})") from error
+        raise WeightsError(f"{path}: a PyTorch file that is damaged or cut short ({error})") from error
     with archive:
         names = {info.filename: info for info in archive.infolist()}
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if any("/code/" in name for name in names) or any(n.endswith("constants.pkl") for n in names):
-            raise ConfigError(f"{path}: a TorchScript program, not a file of weights")
+            raise WeightsError(f"{path}: a TorchScript program, not a file of weights")
         if len(pickles) != 1:
-            raise ConfigError(f"{path}: a zip archive, but not one that torch.save wrote")
+            raise WeightsError(f"{path}: a zip archive, but not one that torch.save wrote")
         root = pickles[0].removesuffix("data.pkl")
         order = names.get(f"{root}byteorder")
         if order is not None and archive.read(order) != b"little":
-            raise ConfigError(f"{path}: written on a big-endian machine, which is not supported")
+            raise WeightsError(f"{path}: written on a big-endian machine, which is not supported")
         if names[pickles[0]].file_size > _MAX_PICKLE:
-            raise ConfigError(f"{path}: its pickle is too large to be that of a checkpoint")
+            raise WeightsError(f"{path}: its pickle is too large to be that of a checkpoint")
         unpickler = _Unpickler(io.BytesIO(archive.read(pickles[0])))
         content = unpickler.load()
     offsets = {}
@@ -186,7 +186,7 @@ def _open_zip(file: IO[bytes], path: str) -> tuple[Any, dict[str, int]]:
         size = storage.length * storage.dtype.itemsize
         info = names.get(f"{root}data/{key}")
         if info is None or info.compress_type != zipfile.ZIP_STORED or info.file_size < size:
-            raise ConfigError(f"{path}: the numbers of storage {key} are missing or cut short")
+            raise WeightsError(f"{path}: the numbers of storage {key} are missing or cut short")
         # Local header: 30 bytes, then the name and an extra field, whose lengths are at 26 and 28.
         file.seek(info.header_offset + 26)
         offsets[key] = info.header_offset + 30 + int(np.frombuffer(file.read(4), "<u2").sum())
@@ -216,13 +216,13 @@ def _open_legacy(file: IO[bytes]) -> tuple[Any, dict[str, int]]:
 def _state_dict(path: str, content: Any) -> tuple[dict[str, _Tensor], str, dict[str, str]]:
     """The weights within a checkpoint, the key they were under, and what else there was."""
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds {type(content).__name__.strip('_')}, not named weights")
+        raise WeightsError(f"{path}: holds {type(content).__name__.strip('_')}, not named weights")
     wrapper = ""
     if not any(isinstance(v, _Tensor) for v in content.values()):
         found = [k for k in _WRAPPERS if _tensors(content.get(k))]
         if not found:
             keys = ", ".join(sorted(map(str, content))[:8])
-            raise ConfigError(f"{path}: no weights under {', '.join(_WRAPPERS)}; it has {keys or 'nothing'}")
+            raise WeightsError(f"{path}: no weights under {', '.join(_WRAPPERS)}; it has {keys or 'nothing'}")
         wrapper = found[0]
     weights = content[wrapper] if wrapper else content
     skipped = {f"{k}": "not weights" for k in content if wrapper and k != wrapper}

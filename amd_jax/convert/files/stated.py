@@ -10,10 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's
-OURS = "bicubic"  # what data/transforms.py resizes with
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,33 +56,38 @@ class Stated:
         """`mean` or `std` for so many channels; empty if it is not said.
 
         Raises:
-          ConfigError: it is said for another number of channels.
+          WeightsError: it is said for another number of channels.
         """
         values: tuple[float, ...] = getattr(self, name)
         if len(values) not in (0, 1, channels):
-            raise ConfigError(
+            raise WeightsError(
                 f"{self.origin} gives {name} for {len(values)} channels, but data.channels={channels}"
             )
         return values * channels if len(values) == 1 else values
 
-    def differing_input(self, size: int) -> str:
-        """How images were sized and resized, where it is not as in a run of `size` pixels; else empty."""
-        parts = []
+    def differing_input(self, size: int, video: bool) -> str:
+        """How pixels were sized and resized, where it is not as in a run of `size` pixels; else empty."""
+        parts, ours = [], resizing(video)
         if self.size and self.size != (size, size):
             parts.append(f"images of {'x'.join(map(str, self.size))} pixels (here {size}x{size})")
-        if self.interpolation and self.interpolation != OURS:
-            parts.append(f"{self.interpolation} resizing (here {OURS})")
+        if self.interpolation and self.interpolation != ours:
+            parts.append(f"{self.interpolation} resizing (here {ours})")
         return f"{self.origin} says {' and '.join(parts)}" if parts else ""
+
+
+def resizing(video: bool) -> str:
+    """What our evaluation resizes with: images in data/transforms.py, frames in data/clips.py."""
+    return "bilinear" if video else "bicubic"
 
 
 def from_json(data: Any, origin: str) -> Stated:
     """The inverse of `Stated.to_json`, from a file that may be damaged.
 
     Raises:
-      ConfigError: it is not what `to_json` wrote.
+      WeightsError: it is not what `to_json` wrote.
     """
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{origin}: what it says of pixels is not a JSON object")
+        raise WeightsError(f"{origin}: what it says of pixels is not a JSON object")
     return _stated(origin, *(data.get(key) for key in ("mean", "std", "size", "interpolation", "classes")))
 
 
@@ -91,13 +95,13 @@ def of_timm(config: Mapping[str, Any], origin: str) -> Stated:
     """What timm's config.json says; older ones have everything at the top.
 
     Raises:
-      ConfigError: it is not readable.
+      WeightsError: it is not readable.
     """
     if "architecture" not in config and "pretrained_cfg" not in config:
         return Stated()
     cfg = config.get("pretrained_cfg", config)
     if not isinstance(cfg, Mapping):
-        raise ConfigError(f"{origin}: pretrained_cfg is not a JSON object")
+        raise WeightsError(f"{origin}: pretrained_cfg is not a JSON object")
     names = config.get("label_names") or cfg.get("label_names") or cfg.get("labels")
     size = cfg.get("input_size")
     size = size[1:] if isinstance(size, list) and len(size) == 3 else None
@@ -108,7 +112,7 @@ def of_processor(processor: Mapping[str, Any], origin: str) -> Stated:
     """What a preprocessor_config.json of transformers says, for pixels in [0, 1] as ours are.
 
     Raises:
-      ConfigError: it is not readable.
+      WeightsError: it is not readable.
     """
     scale = 255.0  # of a pixel in [0, 1] when it is normalised
     if processor.get("do_rescale") is not False:
@@ -168,11 +172,11 @@ def _stated(
     """Checked values.
 
     Raises:
-      ConfigError: one of them is not what it should be.
+      WeightsError: one of them is not what it should be.
     """
     means, stds = _numbers(mean, "mean", origin), _numbers(std, "std", origin)
     if len(means) != len(stds) or min(stds, default=1) <= 0:
-        raise ConfigError(f"{origin}: mean {mean!r} and std {std!r} do not go together")
+        raise WeightsError(f"{origin}: mean {mean!r} and std {std!r} do not go together")
     sizes = tuple(map(int, _numbers(size, "size", origin)))
     how = interpolation if isinstance(interpolation, str) else ""
     names = tuple(map(str, classes)) if isinstance(classes, list | tuple) else ()
@@ -187,5 +191,5 @@ def _numbers(values: Any, name: str, origin: str) -> tuple[float, ...]:
     """A number or a list of numbers; None is an empty one."""
     listed = list(values) if isinstance(values, list | tuple) else [] if values is None else [values]
     if not all(isinstance(x, int | float) and math.isfinite(x) for x in listed):
-        raise ConfigError(f"{origin}: {name} is {values!r}, which are not numbers")
+        raise WeightsError(f"{origin}: {name} is {values!r}, which are not numbers")
     return tuple(map(float, listed))

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 
 METADATA_KEY = "amd_jax"  # our description of the weights, as JSON
 Arrays = dict[str, np.ndarray]
@@ -48,7 +48,7 @@ def read_safetensors(path: str) -> Source:
     """Reads a safetensors file.
 
     Raises:
-      ConfigError: not a safetensors file, or damaged.
+      WeightsError: not a safetensors file, or damaged.
     """
     with _opened(path) as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -59,7 +59,7 @@ def read_metadata(path: str) -> dict[str, str]:
     """Reads the strings in the header of a safetensors file.
 
     Raises:
-      ConfigError: not a safetensors file, or damaged.
+      WeightsError: not a safetensors file, or damaged.
     """
     with _opened(path) as file:
         return dict(file.metadata() or {})
@@ -71,10 +71,10 @@ def _opened(path: str) -> Iterator[Any]:
         with safe_open(path, "np") as file:
             yield file
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (SafetensorError, TypeError, ValueError, AttributeError) as error:
         why = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{path}: not a whole safetensors file ({why})") from error
+        raise WeightsError(f"{path}: not a whole safetensors file ({why})") from error
 
 
 def write_safetensors(path: Path, arrays: Arrays, metadata: Mapping[str, str]) -> None:
@@ -88,11 +88,11 @@ def folder(out: str) -> Iterator[Path]:
     """A new folder beside `out`; its files go to `out` when all of them are written, or none does.
 
     Raises:
-      ConfigError: `out` cannot be written.
+      WeightsError: `out` cannot be written.
     """
     target = Path(out)
     if target.exists() and not target.is_dir():
-        raise ConfigError(f"--out={out}: there is a file of that name; give a folder")
+        raise WeightsError(f"--out={out}: there is a file of that name; give a folder")
     temporary = target.with_name(f".{target.name or 'out'}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -103,7 +103,7 @@ def folder(out: str) -> Iterator[Path]:
             os.replace(path, target / path.name)
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ConfigError(f"--out={out}: cannot write there ({why})") from error
+        raise WeightsError(f"--out={out}: cannot write there ({why})") from error
     finally:
         with contextlib.suppress(OSError):
             for path in temporary.iterdir():

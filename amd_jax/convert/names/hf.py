@@ -13,7 +13,7 @@ import numpy as np
 from amd_jax.convert.files.stated import INTERPOLATIONS, Stated, numbered
 from amd_jax.convert.names.entries import Entry, Parts, linear, norm, patch_embed, positions, same, token
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network
-from amd_jax.errors import ConfigError
+from amd_jax.errors import WeightsError
 
 VIDEOMAE_NORM_EPS = 1e-5  # of decoder.norm and fc_norm, fixed in modeling_videomae.py
 EMBED_BIAS = "decoder.decoder_embed.bias"
@@ -80,7 +80,7 @@ def config(network: Network, classes: tuple[str, ...] = ()) -> dict[str, Any]:
     """config.json for `network`; without the names of its `classes` they are LABEL_0, LABEL_1, …
 
     Raises:
-      ConfigError: no model of transformers is like that.
+      WeightsError: no model of transformers is like that.
     """
     e, b, d = network.encoder, network.encoder.block, network.decoder
     _check(network)
@@ -121,16 +121,17 @@ def processor(network: Network, said: Stated) -> dict[str, Any]:
     """preprocessor_config.json: our evaluation crop, and the mean, std and interpolation that are known.
 
     For images BiT's processor, which resizes the short side and crops as we do, in every version; ViT's own
-    squeezes an image into a square.
+    squeezes an image into a square. For videos VideoMAE's, whose short side becomes the crop: no margin.
     """
     from amd_jax.data.transforms import crop_share  # Pillow, which the command line starts without
 
     size = network.encoder.grid[1] * network.patch[1]
+    short = size if network.video else int(size / crop_share(size))
     return {
         "image_processor_type": "VideoMAEImageProcessor" if network.video else "BitImageProcessor",
         "do_convert_rgb": network.channels == 3,
         "do_resize": True,
-        "size": {"shortest_edge": int(size / crop_share(size))},
+        "size": {"shortest_edge": short},
         "resample": next((n for n, how in INTERPOLATIONS.items() if how == said.interpolation), 3),
         "do_center_crop": True,
         "crop_size": {"height": size, "width": size},
@@ -185,7 +186,7 @@ def _check(network: Network) -> None:
     if any(wrong.values()):
         model = "VideoMAE" if video else "ViTMAE" if d else "ViT"
         has = ", ".join(what for what, true in wrong.items() if true)
-        raise ConfigError(f"transformers' {model} has {has}; export with --format=official")
+        raise WeightsError(f"transformers' {model} has {has}; export with --format=official")
 
 
 def _blocks(ours: str, theirs: str, video: bool) -> list[Entry]:
