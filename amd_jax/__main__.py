@@ -11,6 +11,7 @@ COMMANDS = {
     "probe": ("amd_jax.probe", "linear probe and kNN of the encoders of finished runs"),
     "convert": ("amd_jax.convert", "weights in and out of the PyTorch world"),
     "compare": ("amd_jax.compare", "train and score every method from the same start"),
+    "plan": ("amd_jax.plan", "memory, time and traffic of a run on devices that need not be there"),
     "prepare": ("amd_jax.data.prepare", "prepare a data set of TensorFlow Datasets"),
     "manifest": ("amd_jax.data.manifest", "list videos, of a folder or of annotation files; check them"),
     "prepare-video": ("amd_jax.data.prepare_video", "videos as small clips in a few large files"),

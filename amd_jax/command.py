@@ -15,19 +15,22 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "a file of configs/, FI
 WORKDIR = flags.DEFINE_string("workdir", None, "where everything that is written goes")
 
 
-def parse(argv: list[str], keys: Collection[str], module: str) -> list[str]:
+def parse(
+    argv: list[str], keys: Collection[str], module: str, required: Collection[str] = ("config", "workdir")
+) -> list[str]:
     """Parses flags; whatever is wrong with them or with the config file is one line and exit code 2.
 
     Args:
       argv: the command line.
       keys: every K that `--config.K=VALUE` may name.
       module: what the user started, for messages.
+      required: flags that have to be given.
     """
     try:
         argv = config_files.locate(argv)
         check_names(argv[1:], keys)  # before anything else
         rest = flags.FLAGS(argv)
-        for name in ("config", "workdir"):
+        for name in required:
             if flags.FLAGS[name].value is None:
                 raise ConfigError(f"--{name} is missing; see python -m {module} --help")
         if len(rest) > 1:

@@ -1,5 +1,6 @@
-"""What is known of devices: their peaks, and what a config's "auto" means on them."""
+"""What is known of devices: their peaks, their memory and links, and what a config's "auto" means on them."""
 
+import dataclasses
 import re
 
 from ml_collections import ConfigDict
@@ -41,6 +42,53 @@ _PEAK_TFLOPS: tuple[tuple[str, float, float], ...] = (
 )
 # Volta and Turing have float16 but no bfloat16 matrix units.
 _NO_BFLOAT16 = "Tesla (V100|T4).*"
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """What a plan has to know of a chip that it does not run on.
+
+    Attributes:
+      kind: `jax.Device.device_kind`, which the peaks above go by.
+      platform: "tpu" or "gpu".
+      memory: bytes that programs may use.
+      bandwidth: bytes a second between chip and its memory.
+      links: bytes a second that a chip can send to others, over all its links together and in one direction.
+      per_host: chips of a host in slices of several hosts.
+    """
+
+    kind: str
+    platform: str
+    memory: int
+    bandwidth: float
+    links: float
+    per_host: int
+
+
+# TPU memory is what libtpu 0.0.42 says is available when a program is too large ("exceeds available HBM"):
+# less than the 32, 16, 95 and 32 GB of the data sheets. Bandwidths are those of cloud.google.com/tpu/docs/v4,
+# v5e, v5p and v6e; links are half of their "bidirectional ICI bandwidth", and for v4, where that is not
+# given, 6 links of 50 GB/s (arXiv 2304.01433). Hosts are as libtpu describes them.
+#
+# GPU memory is what is printed, of which CUDA and jax keep some; figures of NVIDIA's data sheets for the SXM
+# boards, links half of NVLink's.
+CHIPS = {
+    "v4": Chip("TPU v4", "tpu", int(30.75 * 2**30), 1200e9, 300e9, 4),
+    "v5e": Chip("TPU v5 lite", "tpu", int(15.75 * 2**30), 819e9, 200e9, 4),
+    "v5p": Chip("TPU v5", "tpu", int(95.74 * 2**30), 2765e9, 600e9, 4),
+    "v6e": Chip("TPU v6 lite", "tpu", int(31.25 * 2**30), 1638e9, 400e9, 4),
+    "a100": Chip("NVIDIA A100-SXM4-80GB", "gpu", int(80e9), 2039e9, 300e9, 8),
+    "h100": Chip("NVIDIA H100 80GB HBM3", "gpu", int(80e9), 3350e9, 450e9, 8),
+    "h200": Chip("NVIDIA H200", "gpu", int(141e9), 4800e9, 450e9, 8),
+}
+# What `jax.experimental.topologies` has to be told: the cores of a v4 as one device, and slices of one host.
+TOPOLOGY_OPTIONS: dict[str, dict[str, object]] = {
+    "v4": {"chip_config_name": "megacore"},
+    "v5e:1x1": {"chips_per_host_bounds": (1, 1, 1)},
+    "v5e:2x4": {"chips_per_host_bounds": (2, 4, 1)},
+    "v6e:1x1": {"chips_per_host_bounds": (1, 1, 1)},
+    "v6e:2x4": {"chips_per_host_bounds": (2, 4, 1)},
+}
 
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:

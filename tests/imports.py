@@ -19,6 +19,8 @@ COMMANDS = (
     "command",
     "compare",
     "main",
+    "plan",
+    "planning",
     "probe",
 )  # of the top level; its other files are the ground
 PACKAGES = {"data": "data and convert", "convert": "data and convert"}

@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 
 from amd_jax import __main__ as all_commands
-from amd_jax import exits, main, probe
+from amd_jax import exits, main, plan, probe
 from amd_jax.compare import __main__ as compare
 from amd_jax.convert import cli
 from amd_jax.data import manifest, moving, prepare, prepare_video
@@ -30,6 +30,7 @@ COMMANDS = {
     "amd_jax/__main__.py": nameless,
     "amd_jax/main.py": lambda: main.parse(["main", "--workdir=W"]),
     "amd_jax/compare/__main__.py": lambda: compare.parse(["compare", "--workdir=W"]),
+    "amd_jax/plan.py": lambda: plan.parse(["plan", "--topology=cpu"]),
     "amd_jax/probe.py": lambda: probe.main(["/no/such/run"]),
     "amd_jax/convert/__main__.py": lambda: cli.main(["import", "/no/such/file", "--dry_run"]),
     "amd_jax/data/manifest.py": lambda: manifest.main(["check", "--root=/no/such"]),

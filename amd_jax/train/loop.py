@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -99,115 +100,135 @@ def train(run: setup.Run, hooks: tuple[Hook, ...] = ()) -> TrainState:
       NonFiniteError: a loss, a part of it or the gradient norm is not finite.
       StoppedBySignal: SIGTERM or SIGINT; the state is saved.
       NotSavedError: the last state could not be saved.
-      ConfigError: more unreadable examples than data.max_corrupt.
+      DataError: more unreadable examples than data.max_corrupt.
     """
     assert run.step is not None, "eval.only: use evaluate_only"
-    config, program = run.config, run.program
-    reporter = Reporter(run)
-    reporter.introduce()
-    evaluations = make_evaluations(_setting(run))
-    profiler = Profiler(config.log.profile, run.workdir)
-    clock = _clock(run)
-    several_on_cpu = jax.default_backend() == "cpu" and jax.local_device_count() > 1
-    pending = Pending(ahead=0 if several_on_cpu else 2)
-    state, step = run.state, run.start_step
-    began = time.perf_counter()
-    signals = Signals()
-    owed = False  # an evaluation that is due has not been made, because of a signal
-
-    def log(step: int, state: TrainState) -> None:
-        with _naming_last_good(run):
-            scalars = pending.means()
-        scalars |= clock.interval(step) | {"data_skipped": stream.skipped}
-        done = step - run.start_step
-        eta = (time.perf_counter() - began) / max(done, 1) * (program.total_steps - step)
-        reporter.scalars(step, scalars, eta)
-
-    def look(evaluation: Evaluation, step: int, state: TrainState) -> None:
-        nonlocal owed
-        if evaluation.draw is not None:
-            reporter.picture(step, evaluation.draw(state))
-        if evaluation.scores is None:
-            return
-        if signals.seen:
-            owed = True
-            return
-        check()
-        try:
-            scores = evaluation.scores(state, signals.asked)
-        except Interrupted:  # nothing of it is written; the next start makes up for it
-            owed = True
-        else:
-            reporter.scalars(step, scores)
-
-    def evaluate(evaluation: Evaluation) -> Hook:
-        def call(step: int, state: TrainState) -> None:
-            with clock.aside():
-                look(evaluation, step, state)
-
-        return Hook(call, evaluation.every)
-
-    def check() -> None:
-        with _naming_last_good(run):
-            pending.check()  # never score or write a state that is already broken
-
-    def save(step: int, state: TrainState) -> None:
-        check()
-        run.checkpoints.save(state, step, run.position(step))
-
-    evaluators = [evaluate(evaluation) for evaluation in evaluations]
+    training = _Training(run)
     between = [
-        Hook(log, config.log.every, at_stop=True),
-        *evaluators,
-        Hook(save, config.checkpoint.every, at_stop=True),
+        Hook(training.log, run.config.log.every, at_stop=True),
+        *training.evaluators,
+        Hook(training.save, run.config.checkpoint.every, at_stop=True),
         *hooks,
     ]
-    stream = pipeline.train_stream(
-        config,
-        run.source,
-        start_step=run.start_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-    with contextlib.ExitStack() as stack:
-        stack.callback(reporter.close)
-        stack.callback(run.checkpoints.close)
-        stack.callback(profiler.close)
-        stack.enter_context(stream)
-        stack.enter_context(signals.installed())
-        stack.enter_context(jax.transfer_guard("disallow"))
-        due = [
-            (evaluation, hook)
-            for evaluation, hook in zip(evaluations, evaluators, strict=True)
-            if evaluation.scores is not None and hook.due(step, step == program.total_steps, False)
-        ]
-        if step and due:
-            for evaluation, hook in due:
-                if _is_unscored(run, evaluation):
-                    hook.call(step, state)
-            if owed:
-                raise _stopped(run, signals, step)
-        while step < program.total_steps:
-            profiler.before(step + 1)
-            with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
-                with clock.waiting():
-                    batch = next(stream)
-                on_device = global_batch({name: batch[name] for name in program.task.inputs}, program.mesh)
-                state, values = run.step(state, run.teacher, on_device)
-            step += 1
-            pending.add(step, values)
-            profiler.after(step, values["loss"])
-            last = step == program.total_steps
-            signals.asked()
-            for hook in between:
-                if hook.due(step, last, signals.seen):
-                    hook.call(step, state)
-            if signals.seen and (owed or not last):
-                raise _stopped(run, signals, step)
+    with training.opened():
+        training.catch_up()
+        state = _steps(training, run.step, between)
         run.checkpoints.wait()
         if run.checkpoints.unsaved:
             raise _not_saved(run)
     return state
+
+
+def _steps(training: "_Training", compiled: Callable[..., Any], between: list[Hook]) -> TrainState:
+    """Every step that is left, and after each what is due."""
+    run, profiler, signals = training.run, training.profiler, training.signals
+    inputs, mesh, last_step = run.program.task.inputs, run.program.mesh, run.program.total_steps
+    state, step = run.state, run.start_step
+    while step < last_step:
+        profiler.before(step + 1)
+        with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+            with training.clock.waiting():
+                batch = next(training.stream)
+            on_device = global_batch({name: batch[name] for name in inputs}, mesh)
+            state, values = compiled(state, run.teacher, on_device)
+        step += 1
+        training.pending.add(step, values)
+        profiler.after(step, values["loss"])
+        last = step == last_step
+        signals.asked()
+        for hook in between:
+            if hook.due(step, last, signals.seen):
+                hook.call(step, state)
+        if signals.seen and (training.owed or not last):
+            raise _stopped(run, signals, step)
+    return state
+
+
+class _Training:
+    """What the hooks of a run share while it trains.
+
+    Attributes:
+      owed: an evaluation that is due has not been made, because of a signal.
+    """
+
+    def __init__(self, run: setup.Run) -> None:
+        self.run = run
+        self.reporter = Reporter(run)
+        self.reporter.introduce()
+        self.evaluations = make_evaluations(_setting(run))
+        self.evaluators = [Hook(functools.partial(self._evaluate, e), e.every) for e in self.evaluations]
+        self.profiler = Profiler(run.config.log.profile, run.workdir)
+        self.clock = _clock(run)
+        several_on_cpu = jax.default_backend() == "cpu" and jax.local_device_count() > 1
+        self.pending = Pending(ahead=0 if several_on_cpu else 2)
+        self.signals = Signals()
+        self.owed = False
+        self.stream = pipeline.train_stream(
+            run.config,
+            run.source,
+            start_step=run.start_step,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        self._began = time.perf_counter()
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        """Signals are heeded inside; at the end everything is closed, whatever happened."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.reporter.close)
+            stack.callback(self.run.checkpoints.close)
+            stack.callback(self.profiler.close)
+            stack.enter_context(self.stream)
+            stack.enter_context(self.signals.installed())
+            stack.enter_context(jax.transfer_guard("disallow"))
+            yield
+
+    def log(self, step: int, state: TrainState) -> None:
+        """The means of the steps since the last time."""
+        del state
+        with _naming_last_good(self.run):
+            scalars = self.pending.means()
+        scalars |= self.clock.interval(step) | {"data_skipped": self.stream.skipped}
+        done = step - self.run.start_step
+        left = self.run.program.total_steps - step
+        self.reporter.scalars(step, scalars, (time.perf_counter() - self._began) / max(done, 1) * left)
+
+    def save(self, step: int, state: TrainState) -> None:
+        """A checkpoint."""
+        self._check()
+        self.run.checkpoints.save(state, step, self.run.position(step))
+
+    def catch_up(self) -> None:
+        """Makes the evaluations that are due at the step the run goes on from and that a signal prevented."""
+        step, last = self.run.start_step, self.run.start_step == self.run.program.total_steps
+        for evaluation, hook in zip(self.evaluations, self.evaluators, strict=True):
+            due = step and evaluation.scores is not None and hook.due(step, last, False)
+            if due and _is_unscored(self.run, evaluation):
+                hook.call(step, self.run.state)
+        if self.owed:
+            raise _stopped(self.run, self.signals, step)
+
+    def _evaluate(self, evaluation: Evaluation, step: int, state: TrainState) -> None:
+        with self.clock.aside():
+            if evaluation.draw is not None:
+                self.reporter.picture(step, evaluation.draw(state))
+            if evaluation.scores is None:
+                return
+            if self.signals.seen:
+                self.owed = True
+                return
+            self._check()
+            try:
+                scores = evaluation.scores(state, self.signals.asked)
+            except Interrupted:  # nothing of it is written; the next start makes up for it
+                self.owed = True
+            else:
+                self.reporter.scalars(step, scores)
+
+    def _check(self) -> None:
+        with _naming_last_good(self.run):
+            self.pending.check()  # never score or write a state that is already broken
 
 
 def _setting(run: setup.Run) -> Setting:
