@@ -70,8 +70,8 @@ def two_steps(mesh_shape: tuple[int, int, int] | None, accum_steps: int) -> tupl
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh_shape", "accum_steps"),
-    [((8, 1, 1), 1), ((1, 8, 1), 1), ((4, 1, 2), 1), ((2, 2, 2), 2)],
-    ids=["data", "fsdp", "tensor", "mixed and accumulated"],
+    [((8, 1, 1), 1), ((8, 1, 1), 2), ((1, 8, 1), 1), ((4, 1, 2), 1), ((2, 2, 2), 2)],
+    ids=["data", "data accumulated", "fsdp", "tensor", "mixed and accumulated"],
 )
 def test_eight_devices_compute_what_one_computes(mesh_shape: tuple[int, int, int], accum_steps: int) -> None:
     metrics, state, _ = two_steps(mesh_shape, accum_steps)

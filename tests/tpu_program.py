@@ -5,8 +5,10 @@ A program of its own: libtpu would stay loaded in the tests' process.
 
 import json
 
+import jax
 from jax.experimental import topologies
 
+from amd_jax.planning.counting import count
 from amd_jax.sharding import make_mesh
 from amd_jax.train import program
 from configs import vitb_in1k
@@ -14,12 +16,25 @@ from configs import vitb_in1k
 TOPOLOGY = "v5e:2x4"
 
 
-def main() -> None:
-    """A small step of AMD, its rows shared by all chips and its parameters by two."""
+def built(mesh: tuple[int, int, int], accum_steps: int = 1) -> program.Program:
+    """A small step of AMD on one host of eight chips."""
     config = vitb_in1k.get_config("smoke")
-    options = {"chips_per_host_bounds": (2, 4, 1)}  # one host
+    config.accum_steps = accum_steps
+    options = {"chips_per_host_bounds": (2, 4, 1)}
     devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY, **options).devices
-    run = program.build(config, make_mesh(4, 2, 1, devices=list(devices)), examples=1000, classes=10)
+    return program.build(config, make_mesh(*mesh, devices=list(devices)), examples=1000, classes=10)
+
+
+def sums(accum_steps: int) -> list[tuple[str, int, bool]]:
+    """What eight chips that share the batch alone add up: type, bytes a step, whether in a loop."""
+    text = built((8, 1, 1), accum_steps).lower().compile().as_text()
+    found = count(text).collectives
+    return [(c.dtype, c.bytes * c.times, c.loop) for c in found if c.kind == "all-reduce"]
+
+
+def main() -> None:
+    """One program whose rows are shared by all chips and whose parameters by two, and two with rows alone."""
+    run = built((4, 2, 1))
     lowered = run.lower()
     compiled = lowered.compile()
     teacher = {str(x.dtype) for x in run.teacher["blocks"]["layers"]["mlp"]["fc1"].values()}
@@ -29,6 +44,8 @@ def main() -> None:
         "bfloat16": "bf16" in lowered.as_text(),
         "temporaries": compiled.memory_analysis().temp_size_in_bytes,
         "all-reduce": "all-reduce" in compiled.as_text(),
+        "sums": {str(accum_steps): sums(accum_steps) for accum_steps in (1, 4)},
+        "parameters": 4 * sum(x.size for x in jax.tree.leaves(run.state.params)),
     }
     print(json.dumps(found))
 

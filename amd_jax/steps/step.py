@@ -1,7 +1,6 @@
 """The one train step: every task gives its loss, this gives keys, accumulation, update and metrics."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 

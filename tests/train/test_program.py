@@ -8,6 +8,7 @@ import pytest
 
 from amd_jax import sharding
 from amd_jax.errors import ConfigError
+from amd_jax.planning.counting import count
 from amd_jax.train import program, setup
 from configs import finetune_vitb_in1k, kd_vitb_in1k, vitb_in1k
 from tests.runs import tiny
@@ -94,3 +95,31 @@ def test_a_cpu_host_builds_and_compiles_the_step_of_a_tpu() -> None:
     assert found["bfloat16"]
     assert found["all-reduce"]
     assert found["temporaries"] > 0
+
+
+def assert_added_up_once(sums: list[tuple[str, int, bool]], parameters: int) -> None:
+    """Every gradient once, in float32; there are a few metrics beside them."""
+    assert {dtype for dtype, _, _ in sums} == {"f32"}
+    total = sum(size for _, size, _ in sums)
+    assert parameters <= total < 1.01 * parameters
+
+
+@needs_libtpu
+@pytest.mark.slow
+@pytest.mark.parametrize("accum_steps", ["1", "4"])
+def test_chips_add_up_every_gradient_once_a_step_in_float32(accum_steps: str) -> None:
+    """With accumulation after the last pass; without it layer by layer, in the backward pass."""
+    found = answer("tests.tpu_program")
+    sums = [tuple(x) for x in found["sums"][accum_steps]]
+    assert_added_up_once(sums, found["parameters"])
+    assert any(loop for _, _, loop in sums) == (accum_steps == "1")
+
+
+def test_eight_devices_add_up_every_gradient_once_after_all_passes() -> None:
+    config = vitb_in1k.get_config("smoke")
+    config.accum_steps = 4
+    run = program.build(config, sharding.make_mesh(8, 1, 1), examples=1000, classes=10)
+    found = count(run.lower().compile().as_text()).collectives
+    sums = [(c.dtype, c.bytes * c.times, c.loop) for c in found if c.kind == "all-reduce"]
+    assert_added_up_once(sums, 4 * sum(x.size for x in jax.tree.leaves(run.state.params)))
+    assert not any(loop for _, _, loop in sums)
