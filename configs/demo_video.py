@@ -34,7 +34,7 @@ def get_config(argument: str = "amd") -> ConfigDict:
     config.mask.student_visible, config.mask.teacher_visible = 4, 8
     config.log.every, config.log.pictures_every, config.checkpoint.every = 100, 500, 500
 
-    steps = {"teacher": 2000, "videomae": 1000, "amd": 1000, "finetune": 200, "frame": 300, "smoke": 1000}
+    steps = {"teacher": 1500, "videomae": 1000, "amd": 1000, "finetune": 200, "frame": 300, "smoke": 1000}
     if argument not in steps:
         raise ValueError(f"config argument {argument!r}: choose one of {', '.join(steps)}")
     config.steps = steps[argument]

@@ -28,8 +28,8 @@ for run in videomae amd; do
     train finetune "$run-tuned" "--config.student.weights=$out/$run"
 done
 train finetune teacher-tuned "--config.student.weights=$out/teacher" --config.student.width=96 --config.student.depth=6
-echo "== 6/6 linear probe and kNN of the frozen encoders"
-.venv/bin/python -m amd_jax.probe --untrained "$out/videomae" "$out/amd" "$out/teacher"
+echo "== 6/6 linear probe and kNN of the frozen encoders, fitted on 5,000 videos"
+.venv/bin/python -m amd_jax.probe --untrained --examples=5000 "$out/videomae" "$out/amd" "$out/teacher"
 echo
 echo "fine-tuned        top-1 %"
 for run in frame scratch videomae-tuned amd-tuned teacher-tuned; do
