@@ -137,3 +137,9 @@ def test_nothing_imports_in_a_circle() -> None:
 
 def test_no_module_is_called_utils() -> None:
     assert [module for module in MODULES if "util" in module.rsplit(".", 1)[-1]] == []
+
+
+def test_one_file_has_one_name() -> None:
+    """Whoever looks for a file by its name finds one."""
+    names = sorted(path.name for path in MODULES.values() if not path.name.startswith("__"))
+    assert names == sorted(set(names))

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from amd_jax.data import pipeline, sources
+from amd_jax.evals.averaging import by_example, over_views
 from amd_jax.evals.evaluation import Evaluation, Scorer, Setting
-from amd_jax.evals.views import by_example, over_views
 from amd_jax.sharding import global_batch, replicated
 from amd_jax.signals import Interrupted, Stop, never
 from amd_jax.steps.finetune import Finetuning

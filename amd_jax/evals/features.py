@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 from amd_jax import methods
 from amd_jax.data import pipeline, sources
 from amd_jax.data.subset import shuffled_part
+from amd_jax.evals.averaging import by_example, over_views
 from amd_jax.evals.evaluation import Evaluation, Scorer, Setting
 from amd_jax.evals.linear import Labelled, linear_probe
-from amd_jax.evals.views import by_example, over_views
 from amd_jax.models import build, patches
 from amd_jax.models.vit import ViT
 from amd_jax.sharding import global_batch, replicated

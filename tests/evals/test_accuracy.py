@@ -9,8 +9,8 @@ from amd_jax import sharding
 from amd_jax.data import pipeline
 from amd_jax.data.example import Example
 from amd_jax.evals.accuracy import make_scorer
+from amd_jax.evals.averaging import by_example, over_views
 from amd_jax.evals.features import features, make_encoder
-from amd_jax.evals.views import by_example, over_views
 from amd_jax.steps.finetune import Finetuning
 from configs import finetune_vitb_ssv2
 
