@@ -24,7 +24,7 @@ def encode(
     container: str = "mp4",
     crf: int = 23,
 ) -> bytes:
-    """A video of `frames`, the same bytes for the same arguments and FFmpeg.
+    """A video of `frames`; of the same arguments now and then other bytes that look the same.
 
     Without B-frames, which would make every reading of a clip decode more, without key frames between those
     of `gop`, and with one thread. The chroma of yuv420p has half the size: odd heights or widths are refused,
