@@ -36,8 +36,7 @@ def test_two_processes_compute_what_one_computes_and_only_one_writes(tmp_path: P
     port = free_port()
     together = [f"--workdir={tmp_path / 'two'}", *common, "--distributed", f"--coordinator=127.0.0.1:{port}"]
     processes = [start(*together, "--processes=2", f"--process={i}") for i in range(2)]
-    outputs = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    outputs = ended(processes, 0)
     assert "step" in outputs[0][0]
     assert "step" not in outputs[1][0]
 
@@ -68,8 +67,7 @@ def test_two_processes_score_every_example_once(config: str, score: str, tmp_pat
     port = free_port()
     together = [f"--workdir={tmp_path}", *common, "--distributed", f"--coordinator=127.0.0.1:{port}"]
     processes = [start(*together, "--processes=2", f"--process={i}", config=finetune) for i in range(2)]
-    outputs = [process.communicate() for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    ended(processes, 0)
     scores = metrics(tmp_path)[-1]
     assert scores[f"{score}_examples"] == 2000
 
@@ -103,10 +101,19 @@ def test_processes_that_share_parameters_start_from_weights_as_one_does(
         name: together.train(config, tmp_path / "alone" / name)
         for name, config in together.runs(tmp_path).items()
     }
-    errors = [process.communicate()[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+    ended(processes, 0)
     for name, ends in alone.items():
         assert_close(dict(np.load(tmp_path / f"{name}.npz")), ends)
+
+
+def ended(processes: list[subprocess.Popen[str]], code: int) -> list[tuple[str, str]]:
+    """What each printed and told, once all have ended with this code."""
+    outputs = [process.communicate() for process in processes]
+    told = "".join(
+        f"\nprocess {i} ended with {p.returncode}:\n{outputs[i][1]}" for i, p in enumerate(processes)
+    )
+    assert [process.returncode for process in processes] == [code] * len(processes), told
+    return outputs
 
 
 def two(workdir: Path, *arguments: str) -> list[subprocess.Popen[str]]:
@@ -127,16 +134,13 @@ def test_a_signal_to_one_of_two_processes_in_an_evaluation_stops_both_at_one_bat
     for line in first.stdout:
         if line.startswith("step") and " 5/6" in line:
             second.send_signal(signal.SIGTERM)
-    errors = [process.communicate()[1] for process in (first, second)]
-    assert [process.returncode for process in (first, second)] == [75, 75], errors
-    assert all("at step 5; saved" in error for error in errors)
+    assert all("at step 5; saved" in error for _, error in ended([first, second], 75))
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["5"]
     assert not [line for line in metrics(tmp_path) if "knn_top1" in line]
 
     quick = ["--config.probe.every_epochs=0.004", "--config.probe.examples=200", "--config.steps=6"]
     again = two(tmp_path, *quick, "--config.eval.batch_size=500")
-    outputs = [process.communicate() for process in again]
-    assert [process.returncode for process in again] == [0, 0], outputs
+    ended(again, 0)
     assert [line["step"] for line in metrics(tmp_path) if "knn_top1" in line] == [5, 6]
 
 
@@ -145,17 +149,14 @@ def test_two_processes_agree_that_the_disk_is_full_and_which_step_is_whole(tmp_p
     with small_disk(tmp_path / "disk", 2500) as disk:
         every = ["--config.checkpoint.every=2", "--config.steps=4", "--config.optim.warmup_steps=2"]
         processes = two(disk, *every)
-        errors = [process.communicate()[1] for process in processes]
-        assert [process.returncode for process in processes] == [74, 74], errors
-        assert all("step 4 could not be saved" in error for error in errors)
+        assert all("step 4 could not be saved" in error for _, error in ended(processes, 74))
         assert [p.name for p in (disk / "checkpoints").iterdir()] == ["2"]
 
         enlarge(disk, 20000)
         assert [process.wait() for process in two(disk, *every)] == [0, 0]
         (disk / "checkpoints" / "4" / "data" / "metadata").unlink()
         processes = two(disk, *every)
-        outputs = [process.communicate() for process in processes]
-        assert [process.returncode for process in processes] == [0, 0], outputs
+        outputs = ended(processes, 0)
         assert sorted(p.name for p in (disk / "checkpoints").iterdir()) == ["2", "4", "4.damaged"]
         assert "4.damaged" in outputs[0][1]
         assert "4.damaged" not in outputs[1][1]

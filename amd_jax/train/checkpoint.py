@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import sys
-from logging import LogRecord
+from logging import LogRecord, getLogger
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,8 @@ class Checkpoints:
     def _manager(self) -> _Manager:
         """Made at the first use."""
         if self._opened is None:
-            logging.get_absl_logger().addFilter(_is_not_orbaxs_traceback)
+            for logger in (logging.get_absl_logger(), getLogger("asyncio")):
+                logger.addFilter(_is_not_orbaxs_traceback)
             background = ocp.options.AsyncOptions(post_finalization_callback=self._add_checksums)
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=self._keep, step_prefix=None, async_options=background
@@ -214,8 +215,10 @@ class Checkpoints:
 
 
 def _is_not_orbaxs_traceback(record: LogRecord) -> bool:
-    """A failed save is told in one line; orbax tells of it several times over, from its threads."""
-    return not (record.exc_info and "orbax" in Path(record.pathname).parts)
+    """A failed save is told in one line; orbax, and asyncio for it, tell of it several times over."""
+    return not (
+        record.exc_info and ("orbax" in Path(record.pathname).parts or "orbax" in record.getMessage())
+    )
 
 
 def _set_aside(folder: Path) -> Path:
