@@ -17,12 +17,6 @@ from configs import common
 def get_config(argument: str = "") -> ConfigDict:
     """The run; `:smoke` shrinks it."""
     config = common.base()
-    common.finetune_videos(config)
-    common.kinetics(config)
+    common.finetune_small_sets(config)
     config.student.size = "base"
-    # VideoMAE's script for UCF101; AMD releases none.
-    config.epochs, config.optim.base_lr, config.optim.min_lr = 100.0, 5e-4, 1e-5
-    config.batch_size, config.finetune.mix_groups = 128, 8  # 8 GPUs
-    config.finetune.drop_path, config.finetune.head_drop = 0.2, 0.5
-    config.optim.layer_decay = 0.7
     return common.finish(config, argument)
