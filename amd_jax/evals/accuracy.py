@@ -4,19 +4,21 @@ Between epochs an example is scored by one view. At the end, where `eval.clips` 
 by many: by the mean of their softmax outputs, as in the released tests of videos.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from amd_jax.data import pipeline, sources
+from amd_jax.data import sources
+from amd_jax.evals import batches
 from amd_jax.evals.averaging import by_example, over_views
 from amd_jax.evals.evaluation import Evaluation, Scorer, Setting
 from amd_jax.sharding import global_batch, replicated
-from amd_jax.signals import Interrupted, Stop, never
+from amd_jax.signals import Stop, never
 from amd_jax.steps.finetune import Finetuning
+from amd_jax.steps.train_state import TrainState
 
 TOP = 5
 
@@ -25,9 +27,7 @@ def evaluation(setting: Setting) -> Evaluation:
     """Accuracy of the model, or of the running mean of its weights where one is kept."""
     score = make_scorer(setting.config, setting.task, setting.test, setting.mesh)
     every = setting.steps(setting.config.eval.every_epochs)
-    return Evaluation(
-        "accuracy", every, lambda state, stop: score(state.ema or state.params, stop), mark="eval_top1"
-    )
+    return Evaluation("accuracy", every, _of_model(score), mark="eval_top1")
 
 
 def of_many_views(setting: Setting) -> Evaluation | None:
@@ -36,9 +36,11 @@ def of_many_views(setting: Setting) -> Evaluation | None:
     if clips * crops == 1:
         return None
     score = make_scorer(setting.config, setting.task, setting.test, setting.mesh, clips, crops, "test")
-    return Evaluation(
-        "views", 0, lambda state, stop: score(state.ema or state.params, stop), mark="test_top1"
-    )
+    return Evaluation("views", 0, _of_model(score), mark="test_top1")
+
+
+def _of_model(score: Scorer) -> Callable[[TrainState, Stop], dict[str, float]]:
+    return lambda state, stop: score(state.ema or state.params, stop)
 
 
 def make_scorer(
@@ -80,18 +82,8 @@ def make_scorer(
 
     def evaluate(params: Any, stop: Stop = never) -> dict[str, float]:
         totals: dict[str, jax.Array] = {}
-        batches = pipeline.eval_batches(
-            config,
-            source,
-            batch_size=config.eval.batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            clips=clips,
-            crops=crops,
-        )
-        for batch in batches:  # sums stay on the devices, which work while the next batch is read
-            if stop():
-                raise Interrupted
+        # Sums stay on the devices, which work while the next batch is read.
+        for batch in batches.until(stop, config, source, clips, crops):
             sums = counted(params, global_batch(batch, mesh))
             totals = jax.tree.map(jnp.add, totals, sums) if totals else sums
         done = {key: float(value) for key, value in jax.device_get(totals).items()}

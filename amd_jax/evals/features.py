@@ -16,8 +16,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from amd_jax import methods
-from amd_jax.data import pipeline, sources
+from amd_jax.data import sources
 from amd_jax.data.subset import shuffled_part
+from amd_jax.evals import batches
 from amd_jax.evals.averaging import by_example, over_views
 from amd_jax.evals.evaluation import Evaluation, Scorer, Setting
 from amd_jax.evals.linear import Labelled, linear_probe
@@ -80,19 +81,9 @@ def features(
     Every example comes once and in order, without augmentation; unreadable ones are left out. Raises
     Interrupted where `stop`, asked before each batch, says so.
     """
-    batches = pipeline.eval_batches(
-        config,
-        source,
-        batch_size=config.eval.batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        clips=config.eval.clips,
-        crops=config.eval.crops,
-    )
     kept, labels = [], []
-    for batch in batches:  # fetched one by one: a device need not hold them all beside a training state
-        if stop():
-            raise Interrupted
+    # Fetched one by one: a device need not hold them all beside a training state.
+    for batch in batches.until(stop, config, source, config.eval.clips, config.eval.crops):
         x, label, mask = jax.device_get(encode(params, global_batch(batch, mesh)))
         kept.append(x[mask > 0])
         labels.append(label[mask > 0])
