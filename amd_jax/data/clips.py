@@ -56,11 +56,7 @@ def crops_along(frames: np.ndarray, size: int, crops: int) -> np.ndarray:
 
     Returns [crops, T, size, size, C].
     """
-    height, width = frames.shape[1:3]
-    if height <= width:
-        height, width = size, int(size * width / height)
-    else:
-        height, width = int(size * height / width), size
+    height, width = transforms.with_short_side(frames.shape[1:3], size)
     frames = _each(frames, height, width, antialias=False)
     room = max(height, width) - size
     starts = [int(crop * (room / (crops - 1))) for crop in range(crops)] if crops > 1 else [round(room / 2)]

@@ -7,6 +7,7 @@ pixels. Images are arrays [height, width, channels] with 1 (grey) or 3 (colour) 
 
 import io
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -117,18 +118,21 @@ def crop_share(size: int) -> float:
     return 224 / 256 if MARGIN_FROM_SIZE <= size <= MARGIN_TO_SIZE else 1.0
 
 
+def with_short_side(size: Sequence[int], short: int) -> tuple[int, int]:
+    """Height and width with the shorter one as `short`; the other is rounded as in torchvision's Resize."""
+    height, width = size
+    if height <= width:
+        return short, int(short * width / height)
+    return int(short * height / width), short
+
+
 def resize_center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """The centre [size, size, C] of `image` [H, W, C], with the usual margin (256 to 224) around it.
 
     As torchvision's Resize(int(size / crop_share)) and CenterCrop(size); see `crop_share`. Where there is no
     margin a 28×28 image comes back as it is.
     """
-    short = int(size / crop_share(size))
-    height, width = image.shape[:2]
-    if height <= width:
-        height, width = short, int(short * width / height)
-    else:
-        height, width = int(short * height / width), short
+    height, width = with_short_side(image.shape[:2], int(size / crop_share(size)))
     top, left = round((height - size) / 2), round((width - size) / 2)
     return resize(image, height, width)[top : top + size, left : left + size]
 
