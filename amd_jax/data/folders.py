@@ -15,7 +15,7 @@ Split = Literal["train", "eval"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 VIDEO_SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")
-# The usual names of what plays a role.
+# The usual names of what plays a role; what is written takes the first.
 SPLIT_NAMES = {"train": ("train",), "eval": ("val", "validation", "test")}
 
 

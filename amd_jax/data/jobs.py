@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -83,6 +83,14 @@ def in_order(
         raise DataError(f"a process of --jobs={jobs} was killed; if memory was short, lower it") from error
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def results(what: str, work: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> list[Result]:
+    """`work(item)` of every item as `in_order` has it, with a line of progress that begins with `what`."""
+    progress = Progress(what, len(items))
+    done = list(in_order(work, items, jobs, progress))
+    progress.end()
+    return done
 
 
 _work: Callable[[Any], Any]

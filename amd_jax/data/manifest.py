@@ -40,8 +40,8 @@ from amd_jax.data.folders import (
     split_folder,
     subfolders,
 )
-from amd_jax.data.jobs import Progress, cores, in_order
-from amd_jax.data.video_sources import manifest_file, read_manifest
+from amd_jax.data.jobs import cores, results
+from amd_jax.data.video_sources import manifest_file, read_manifest, training_list
 from amd_jax.errors import DataError, UserError
 
 FORMATS = ("folder", "kinetics", "something", "ucf101", "hmdb51")
@@ -171,10 +171,8 @@ def _write(
     left_out: LeftOut,
 ) -> int:
     """The rows of what can be read, with its size; how many there are. The rest is added to `left_out`."""
-    progress = Progress("looked at", len(videos))
     paths = [os.path.join(args.root, path) for path, _ in videos]
-    facts = list(in_order(video_check.inspect, paths, args.jobs, progress))
-    progress.end()
+    facts = results("looked at", video_check.inspect, paths, args.jobs)
     part = f"{args.output}.part"
     with open(part, "w", encoding="utf-8", errors="surrogateescape", newline="") as opened:
         writer = csv.writer(opened, lineterminator="\n")
@@ -202,13 +200,7 @@ def write_list(file: str, rows: Iterable[tuple[str, str]]) -> None:
 def check(args: argparse.Namespace) -> int:
     """Opens every video of a manifest and lists those that are bad; returns the exit code."""
     file = manifest_file(args.root, args.split, args.manifest)
-    train = ""
-    if args.split != "train":
-        try:
-            train = manifest_file(args.root, "train")
-        except UserError:  # an evaluation alone is numbered by itself
-            train = ""
-    manifest = read_manifest(file, args.root, train)
+    manifest = read_manifest(file, args.root, training_list(args.root, args.split))
     print(manifest.describe())
     known = [label >= 0 for label in manifest.labels]
     bad = video_check.find_bad(manifest.rows, args.root, known, args.min_frames, args.jobs)

@@ -8,10 +8,10 @@ and no motion the image.
 """
 
 import argparse
+import dataclasses
 import os
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ import numpy as np
 from amd_jax import exits
 from amd_jax.data.example import Example
 from amd_jax.data.fashion import EmbeddedSource
-from amd_jax.data.folders import Split
+from amd_jax.data.folders import SPLIT_NAMES, Split
+from amd_jax.data.jobs import cores, results
 from amd_jax.errors import DataError
 
 SIZE = 32  # of the canvas, pixels
@@ -30,7 +31,6 @@ DIRECTIONS = {
     "left": (0, -1), "up left": (-1, -1), "up": (-1, 0), "up right": (-1, 1),
 }  # fmt: skip
 SPEEDS = {"slowly": 1, "fast": 2}  # pixels a frame
-FOLDERS = {"train": "train", "eval": "val"}
 
 
 class MovingSource:
@@ -71,15 +71,23 @@ def moved(image: np.ndarray, motion: int, start: np.ndarray) -> np.ndarray:
     return np.stack([np.roll(canvas, place, axis=(0, 1)) for place in places])[..., None]
 
 
-def write(folder: Path, split: Split, numbers: Sequence[int]) -> None:
-    """The videos of these numbers as files of their class; those that are there already stay."""
-    from amd_jax.data.encode import encode
+@dataclasses.dataclass(frozen=True)
+class Writer:
+    """Writes a video as a file of its class, unless it is there already; sent to each process once."""
 
-    source = MovingSource(split)
-    for number in numbers:
-        path = folder / FOLDERS[split] / source.class_names[source.label(number)] / f"{number:05}.mp4"
+    folder: Path
+    sources: Mapping[Split, MovingSource]
+
+    def __call__(self, item: tuple[Split, int]) -> None:
+        """The video of this split and number."""
+        from amd_jax.data.encode import encode
+
+        split, number = item
+        source = self.sources[split]
+        class_name = source.class_names[source.label(number)]
+        path = self.folder / SPLIT_NAMES[split][0] / class_name / f"{number:05}.mp4"
         if path.exists():
-            continue
+            return
         content, _ = source[number]
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -93,19 +101,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", required=True, help="folder to write to")
     parser.add_argument("--train", type=int, default=10_000, help="videos to train on, at most 10000")
     parser.add_argument("--eval", type=int, default=2_000, help="videos to evaluate on, at most 2000")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
+    parser.add_argument("--jobs", type=int, default=cores(), help="processes")
     args = parser.parse_args(argv)
     folder = Path(args.out)
     wanted: dict[Split, int] = {"train": args.train, "eval": args.eval}
     try:
-        with ProcessPoolExecutor(args.jobs) as pool:
-            parts = [
-                pool.submit(write, folder, split, range(job, min(count, len(MovingSource(split))), args.jobs))
-                for split, count in wanted.items()
-                for job in range(args.jobs)
-            ]
-            for part in parts:
-                part.result()
+        sources = {split: MovingSource(split) for split in wanted}
+        counts = {split: min(count, len(sources[split])) for split, count in wanted.items()}
+        items = [(split, number) for split, count in counts.items() for number in range(count)]
+        results("videos", Writer(folder, sources), items, args.jobs)
     except OSError as error:
         return exits.told(DataError(f"--out={args.out}: cannot be written to ({error.strerror or error})"))
     except Exception as error:

@@ -28,6 +28,7 @@ from amd_jax import config, exits
 from amd_jax.data.clip_records import FORMAT, INDEX, pack, shard_name, write_shard
 from amd_jax.data.encode import encode
 from amd_jax.data.example import Source
+from amd_jax.data.folders import SPLIT_NAMES
 from amd_jax.data.jobs import Progress, cores, in_order
 from amd_jax.data.sources import make_source
 from amd_jax.data.video import OpenVideo, open_video
@@ -282,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if getattr(args, name) < least:
                 raise DataError(f"--{name}={getattr(args, name)}: must be at least {least}")
         keys = ("short_side", "gop", "crf", "shard_size", "jobs")
-        folder = os.path.join(args.output, "train" if args.split == "train" else "val")
+        folder = os.path.join(args.output, SPLIT_NAMES[args.split][0])
         index = prepare_video(_source(args), folder, **{key: getattr(args, key) for key in keys})
     except KeyboardInterrupt:
         return exits.say(exits.STOPPED, "finished files are kept; the same command goes on")

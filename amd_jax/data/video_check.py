@@ -10,7 +10,7 @@ import numpy as np
 
 from amd_jax.data.example import Video, VideoFile
 from amd_jax.data.folders import frame_files, is_frame
-from amd_jax.data.jobs import Progress, in_order
+from amd_jax.data.jobs import results
 from amd_jax.data.manifest_format import Rows
 from amd_jax.data.video import open_video
 
@@ -73,9 +73,7 @@ def find_bad(
       min_frames: fewer are too short.
     """
     paths = [os.path.join(root, path) for path in rows.paths]
-    progress = Progress("checked", len(paths))
-    facts = list(in_order(inspect, paths, jobs, progress))
-    progress.end()
+    facts = results("checked", inspect, paths, jobs)
     copies = _copies(rows.paths, paths, facts, jobs)
     bad = []
     for row, (path, fact) in enumerate(zip(rows.paths, facts, strict=True)):
@@ -100,9 +98,7 @@ def _copies(names: Sequence[str], paths: Sequence[str], facts: Sequence[Facts], 
         if fact.size:
             of_size[fact.size].append(row)
     rows = [row for same in of_size.values() if len(same) > 1 for row in same]
-    progress = Progress("compared", len(rows))
-    digests = list(in_order(digest, [paths[row] for row in rows], jobs if len(rows) > 1 else 1, progress))
-    progress.end()
+    digests = results("compared", digest, [paths[row] for row in rows], jobs if len(rows) > 1 else 1)
     first: dict[str, int] = {}
     copies = {}
     for row, content in sorted(zip(rows, digests, strict=True)):

@@ -10,7 +10,7 @@ from amd_jax.data.class_lists import classes_beside, classes_of, label_numbers
 from amd_jax.data.example import Example, FrameFiles, Video, VideoFile
 from amd_jax.data.folders import SPLIT_NAMES, Names, Split, frame_files
 from amd_jax.data.manifest_format import Rows, read_rows
-from amd_jax.errors import DataError, UserError
+from amd_jax.errors import DataError
 
 SUFFIXES = (".txt", ".csv", ".tsv")
 
@@ -56,6 +56,22 @@ def manifest_file(root: str, split: Split, name: str = "") -> str:
     )
 
 
+def training_list(root: str, split: Split, name: str = "") -> str:
+    """The list `name` that gives the classes of `split` their numbers; empty: that of `split` itself.
+
+    Raises:
+      DataError: `name` is not there. An evaluation without a training list is numbered by itself.
+    """
+    if split == "train":
+        return ""
+    try:
+        return manifest_file(root, "train", name)
+    except DataError:
+        if name:
+            raise
+        return ""
+
+
 def read_manifest(file: str, root: str, train: str = "") -> Manifest:
     """Reads `file`; classes are those of `classes.txt` beside it or in `root`, else of the list `train`.
 
@@ -80,14 +96,7 @@ class ManifestSource:
     def __init__(self, root: str, split: Split, name: str = "", train_name: str = "") -> None:
         """Args: `root` as data.path, `name` of the manifest (empty: its usual names), `train_name` too."""
         file = manifest_file(root, split, name)
-        train = file
-        if split == "eval":
-            try:
-                train = manifest_file(root, "train", train_name)
-            except UserError:
-                if train_name:
-                    raise
-        manifest = read_manifest(file, root, train)
+        manifest = read_manifest(file, root, training_list(root, split, train_name))
         if len(wrong := np.flatnonzero(manifest.labels < 0)):
             row = int(wrong[0])
             raise DataError(
