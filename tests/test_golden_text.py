@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from amd_jax import sharding
 from amd_jax.compare import grid
 from amd_jax.config import KEYS, default, flat
+from amd_jax.planning import recipe
 from amd_jax.steps.tasks import make_task
 from amd_jax.train import optim
 from amd_jax.trees import path_name
@@ -31,12 +32,6 @@ FOLDER = Path(__file__).parent / "golden_text"
 DEFAULTS = "defaults.txt"
 PLANS = [("compare_fashion", ""), ("compare_fashion", "tune")]
 CASES = [(name, argument) for name, argument in [*RUNS, *PLANS] if argument != "smoke"]
-# Training examples and classes.
-SETS = {
-    "imagenet2012": (1_281_167, 1000), "fashion_mnist": (60_000, 10), "embedded": (10_000, 10),
-    "moving": (10_000, 16), "k400": (240_436, 400), "ssv2": (168_913, 174), "ucf101": (9_537, 101),
-    "hmdb51": (3_570, 51),
-}  # fmt: skip
 
 
 def file_name(name: str, argument: str) -> str:
@@ -50,10 +45,10 @@ def changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Iterator[
 
 
 def size_of(config: ConfigDict, file: str = "") -> tuple[int, int]:
-    """Examples and classes of the run's training set; of videos by a list the file's name says which."""
-    if config.data.source == "manifest":
-        return SETS[file.rsplit("_", 1)[1]]
-    return SETS[config.data.name if config.data.source == "tfds" else config.data.source]
+    """Examples and classes of the training set, of which the run may take a share."""
+    whole = config.copy_and_resolve_references()
+    whole.data.share = 1.0
+    return recipe.size(whole, file, None, None)
 
 
 def length(config: ConfigDict, file: str = "") -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from amd_jax.planning.target import ENVIRONMENT
+
 ROOT = Path(__file__).parents[1]
 LIBTPU = Path(sys.prefix) / "tpu"
 needs_libtpu = pytest.mark.skipif(
@@ -20,12 +22,10 @@ needs_libtpu = pytest.mark.skipif(
 @functools.cache
 def answer(module: str) -> Any:
     """The JSON that `python -m module` prints."""
-    environment = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    environment["PYTHONPATH"] = str(LIBTPU)
     done = subprocess.run(
         [sys.executable, "-m", module],
         cwd=ROOT,
-        env={**os.environ, **environment},
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(LIBTPU)},
         capture_output=True,
         text=True,
     )

@@ -6,8 +6,8 @@ A program of its own: libtpu would stay loaded in the tests' process.
 import json
 
 import jax
-from jax.experimental import topologies
 
+from amd_jax.planning import target
 from amd_jax.planning.counting import count
 from amd_jax.sharding import make_mesh
 from amd_jax.train import program
@@ -20,9 +20,8 @@ def built(mesh: tuple[int, int, int], accum_steps: int = 1) -> program.Program:
     """A small step of AMD on one host of eight chips."""
     config = vitb_in1k.get_config("smoke")
     config.accum_steps = accum_steps
-    options = {"chips_per_host_bounds": (2, 4, 1)}
-    devices = topologies.get_topology_desc(platform="tpu", topology_name=TOPOLOGY, **options).devices
-    return program.build(config, make_mesh(*mesh, devices=list(devices)), examples=1000, classes=10)
+    devices = target.devices(target.target(TOPOLOGY))
+    return program.build(config, make_mesh(*mesh, devices=devices), examples=1000, classes=10)
 
 
 def sums(accum_steps: int) -> list[tuple[str, int, bool]]:
