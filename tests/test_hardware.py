@@ -65,3 +65,13 @@ def test_what_was_asked_for_is_kept_and_refused_where_it_cannot_be_had() -> None
     assert hardware.resolved(config, "gpu").model == config.model
     with pytest.raises(ConfigError, match="needs a GPU; this is tpu"):
         hardware.resolved(config, "tpu")
+
+
+def test_a_compilers_flag_that_the_user_sets_is_left_to_him(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIBTPU_INIT_ARGS", raising=False)
+    ours = hardware.compiler_options("tpu")
+    name, other = list(ours)[:2]
+    monkeypatch.setenv("LIBTPU_INIT_ARGS", f"--{name}=false --some_other=1")
+    assert hardware.compiler_options("tpu").keys() == ours.keys() - {name}
+    assert other in hardware.compiler_options("tpu")
+    assert hardware.compiler_options("cpu") == hardware.compiler_options("gpu") == {}

@@ -4,6 +4,7 @@ A program of its own: libtpu would stay loaded in the tests' process.
 """
 
 import json
+from typing import Any
 
 import jax
 
@@ -16,19 +17,21 @@ from configs import vitb_in1k
 TOPOLOGY = "v5e:2x4"
 
 
-def built(mesh: tuple[int, int, int], accum_steps: int = 1) -> program.Program:
+def built(mesh: tuple[int, int, int], student: str = "debug", accum_steps: int = 1) -> program.Program:
     """A small step of AMD on one host of eight chips."""
     config = vitb_in1k.get_config("smoke")
-    config.accum_steps = accum_steps
+    config.student.size, config.accum_steps = student, accum_steps
     devices = target.devices(target.target(TOPOLOGY))
     return program.build(config, make_mesh(*mesh, devices=devices), examples=1000, classes=10)
 
 
-def sums(accum_steps: int) -> list[tuple[str, int, bool]]:
-    """What eight chips that share the batch alone add up: type, bytes a step, whether in a loop."""
-    text = built((8, 1, 1), accum_steps).lower().compile().as_text()
-    found = count(text).collectives
-    return [(c.dtype, c.bytes * c.times, c.loop) for c in found if c.kind == "all-reduce"]
+def sums(run: program.Program) -> dict[str, Any]:
+    """What chips add up: type, bytes a step, whether in a loop and overlapped; and the parameters' bytes."""
+    found = count(run.lower().compile().as_text()).collectives
+    return {
+        "sums": [(c.dtype, c.bytes * c.times, c.loop, c.overlapped) for c in found if c.kind == "all-reduce"],
+        "parameters": 4 * sum(x.size for x in jax.tree.leaves(run.state.params)),
+    }
 
 
 def main() -> None:
@@ -43,8 +46,8 @@ def main() -> None:
         "bfloat16": "bf16" in lowered.as_text(),
         "temporaries": compiled.memory_analysis().temp_size_in_bytes,
         "all-reduce": "all-reduce" in compiled.as_text(),
-        "sums": {str(accum_steps): sums(accum_steps) for accum_steps in (1, 4)},
-        "parameters": 4 * sum(x.size for x in jax.tree.leaves(run.state.params)),
+        "layer by layer": sums(built((8, 1, 1), student="small")),  # a layer of it has 7 MB
+        "accumulated": sums(built((8, 1, 1), accum_steps=4)),
     }
     print(json.dumps(found))
 

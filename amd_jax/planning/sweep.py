@@ -62,7 +62,8 @@ class Planner:
         keys += f"model.remat={config.model.remat}, batch_size={config.batch_size}"
         self._say(f"lowering the step of {keys}")
         lowered = run.lower()
-        name = f"libtpu {find_libtpu()}, {self._where.topology}"
+        options = hardware.compiler_options(self._where.platform)
+        name = f"libtpu {find_libtpu()}, {self._where.topology}, {options}"
         with _signs_of_life(self._say):
             return compiled(lowered, name, list(run.mesh.devices.flat), self._say)
 

@@ -64,7 +64,8 @@ class Program:
     def lower(self) -> jax.stages.Lowered:
         """The step for the one batch shape of the run, which takes over the memory of the old state."""
         out = (where(self.state), sharding.replicated(self.mesh))
-        jitted = jax.jit(self.step, donate_argnums=0, out_shardings=out)
+        options = hardware.compiler_options(self.mesh.devices.flat[0].platform)
+        jitted = jax.jit(self.step, donate_argnums=0, out_shardings=out, compiler_options=options or None)
         return jitted.lower(self.state, self.teacher, self.batch)
 
 
