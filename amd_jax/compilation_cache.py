@@ -10,12 +10,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import logging
 from jax.experimental.compilation_cache import compilation_cache
 
 MAX_BYTES = 2 * 2**30  # what was used least recently goes first; a large step takes 1 to 100 MB
+_CONFIG: Any = jax.config  # whose settings it declares where no type checker sees them
 _SETTINGS = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size", "jax_enable_compilation_cache")
 
 
@@ -30,7 +32,7 @@ def enable() -> None:
 
     A folder that cannot be written is named in a warning, and stops nothing.
     """
-    if not jax.config.jax_enable_compilation_cache or jax.config.jax_compilation_cache_dir:
+    if not _CONFIG.jax_enable_compilation_cache or _CONFIG.jax_compilation_cache_dir:
         return
     here = folder("xla")
     try:
@@ -41,9 +43,9 @@ def enable() -> None:
     except (OSError, ImportError) as error:  # jax bounds a cache only where filelock is installed
         logging.warning("what is compiled is not kept: %s cannot be used (%s)", here, error)
         return
-    jax.config.update("jax_compilation_cache_dir", str(here))
-    if jax.config.jax_compilation_cache_max_size == -1:
-        jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
+    _CONFIG.update("jax_compilation_cache_dir", str(here))
+    if _CONFIG.jax_compilation_cache_max_size == -1:
+        _CONFIG.update("jax_compilation_cache_max_size", MAX_BYTES)
 
 
 def _sweep(here: Path) -> None:
@@ -62,7 +64,7 @@ def _sweep(here: Path) -> None:
 @contextlib.contextmanager
 def elsewhere(here: Path) -> Iterator[None]:
     """Inside, `here` is the cache, whatever was set; jax forgets what it has compiled on entering."""
-    before = {name: getattr(jax.config, name) for name in _SETTINGS}
+    before = {name: getattr(_CONFIG, name) for name in _SETTINGS}
     _set(dict(zip(_SETTINGS, (str(here), -1, True), strict=True)))
     try:
         yield
@@ -72,6 +74,6 @@ def elsewhere(here: Path) -> Iterator[None]:
 
 def _set(settings: dict[str, object]) -> None:
     for name, value in settings.items():
-        jax.config.update(name, value)
+        _CONFIG.update(name, value)
     compilation_cache.reset_cache()
     jax.clear_caches()
