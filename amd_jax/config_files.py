@@ -11,18 +11,21 @@ _PACKAGE = Path(__file__).parent
 # Installed they lie in the package; in a checkout of the repository, beside it.
 SHIPPED = folder if (folder := _PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 
+_FLAGS = ("--config", "-config", "--against", "-against")
+
 
 def locate(argv: Sequence[str]) -> list[str]:
     """The command line with a `--config=configs/FILE.py` that is not here replaced by this package's file.
 
-    And `from configs import common` finds the package's from now on, in whatever file is loaded.
+    So is `--against=`, a second config. And `from configs import common` finds the package's from now on, in
+    whatever file is loaded.
     """
     out = list(argv)
     for i, argument in enumerate(out):
         flag, equals, value = argument.partition("=")
-        if flag in ("--config", "-config") and equals:
+        if flag in _FLAGS and equals:
             out[i] = f"{flag}={_located(value)}"
-        elif flag in ("--config", "-config") and i + 1 < len(out):
+        elif flag in _FLAGS and i + 1 < len(out):
             out[i + 1] = _located(out[i + 1])
     _make_importable(first=out != list(argv))
     return out

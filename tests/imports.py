@@ -16,9 +16,11 @@ DRAWING = ROOT / "docs" / "architecture.md"
 FLOORS = ("ground", "models", "steps", "data and convert", "evals", "train", "commands")
 COMMANDS = (
     "__main__",
+    "bench",
     "command",
     "compare",
     "main",
+    "measuring",
     "plan",
     "planning",
     "probe",

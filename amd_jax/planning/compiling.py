@@ -80,9 +80,13 @@ def _compile(lowered: Any) -> Compiled:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return Compiled("", {}, too_large(str(error)))
+    return Compiled(program.as_text(), memory(program))
+
+
+def memory(program: Any) -> dict[str, int]:
+    """Bytes a chip of a compiled program, by the names of _MEMORY; zeros where the compiler does not say."""
     analysis = program.memory_analysis()
-    memory = {name: int(getattr(analysis, field, 0)) for name, field in _MEMORY.items()}
-    return Compiled(program.as_text(), memory)
+    return {name: int(getattr(analysis, field, 0)) for name, field in _MEMORY.items()}
 
 
 def too_large(error: str) -> str:

@@ -51,17 +51,18 @@ def size(config: ConfigDict, file: str, examples: int | None, classes: int | Non
       ConfigError: nobody knows.
     """
     if examples is None or classes is None:
-        known = _known(config, file)
-        if known is None:
+        data = known_size(config, file)
+        if data is None:
             raise ConfigError(
                 f"how large the data of {file} are is not known here: give --examples and --classes"
             )
-        examples = int(known[0] * config.data.share) if examples is None else examples
-        classes = known[1] if classes is None else classes
+        examples = int(data[0] * config.data.share) if examples is None else examples
+        classes = data[1] if classes is None else classes
     return examples, classes
 
 
-def _known(config: ConfigDict, file: str) -> tuple[int, int] | None:
+def known_size(config: ConfigDict, file: str) -> tuple[int, int] | None:
+    """Training examples and classes, where the data come with the code or their names are known here."""
     if (embedded := _HERE.get(config.data.source)) is not None:
         source = embedded("train")
         return len(source), source.num_classes
