@@ -16,7 +16,7 @@ try:
     from absl import app, flags, logging
     from ml_collections import config_flags
 
-    from amd_jax import command
+    from amd_jax import command, config_files
     from amd_jax.config import KEYS
     from amd_jax.errors import ConfigError
 except ModuleNotFoundError as error:
@@ -38,7 +38,7 @@ _JSON = flags.DEFINE_string("json", None, "also write the numbers into this file
 
 def parse(argv: list[str]) -> list[str]:
     """Parses the flags of a bench."""
-    argv[:] = _with_against(argv)  # where config_flags looks for `--against.KEY`
+    argv[:] = config_files.with_against(argv)  # where config_flags looks for `--against.KEY`
     rest = command.parse(argv, KEYS, "amd_jax.bench", required=("config",))
     try:
         if _AGAINST.value is not None:
@@ -50,29 +50,14 @@ def parse(argv: list[str]) -> list[str]:
     return rest
 
 
-def _with_against(argv: list[str]) -> list[str]:
-    """`--against.KEY=VALUE` without `--against=FILE` changes a copy of all that `--config` says."""
-    given = {argument.partition("=")[0].split(".")[0].lstrip("-") for argument in argv}
-    whole = any(argument.partition("=")[0].lstrip("-") == "against" for argument in argv)
-    if whole or "against" not in given:
-        return list(argv)
-    copied, name = [], False
-    for argument in argv[1:]:
-        ours = name or argument.lstrip("-").split("=")[0].split(".")[0] == "config"
-        if ours:
-            copied.append(argument if name else argument.replace("config", "against", 1))
-        name = argument in ("--config", "-config")
-    return [argv[0], *copied, *argv[1:]]
-
-
 def main(argv: list[str]) -> int:
     """Measure, print, and turn mistakes into an exit code."""
     del argv
     logging.set_verbosity(logging.ERROR)
     try:
+        command.check_writable(_JSON.value)
         from amd_jax.measuring import measure
 
-        command.check_writable(_JSON.value)
         wanted = [(_name("config"), command.CONFIG.value)]
         if _AGAINST.value is not None:
             wanted.append((_name("against"), _AGAINST.value))

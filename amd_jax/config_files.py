@@ -6,6 +6,7 @@ import sys
 import types
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = Path(__file__).parent
 # Installed they lie in the package; in a checkout of the repository, beside it.
@@ -31,6 +32,23 @@ def locate(argv: Sequence[str]) -> list[str]:
     return out
 
 
+def with_against(argv: Sequence[str]) -> list[str]:
+    """The command line of two configs.
+
+    Without `--against=FILE`, `--against.KEY=VALUE` changes a copy of all that `--config` says.
+    """
+    flags = [argument.lstrip("-").partition("=")[0] if argument[:1] == "-" else "" for argument in argv]
+    if "against" in flags or not any(flag.startswith("against.") for flag in flags):
+        return list(argv)
+    copied = []
+    for i, (flag, argument) in enumerate(zip(flags, argv, strict=True)):
+        if flag == "config" or flag.startswith("config."):
+            copied.append(argument.replace("config", "against", 1))
+            if argument == f"--{flag}" or argument == f"-{flag}":  # its value is the next word
+                copied += argv[i + 1 : i + 2]
+    return [argv[0], *copied, *argv[1:]]
+
+
 def _located(config: str) -> str:
     """FILE.py or FILE.py:ARGUMENT, with the path of the package's file if there is no other."""
     path, colon, argument = config.partition(":")
@@ -50,3 +68,9 @@ def _make_importable(first: bool) -> None:
         configs = sys.modules["configs"] = types.ModuleType("configs")
     found = list(getattr(configs, "__path__", []))
     configs.__path__ = [str(SHIPPED), *found] if first else [*found, str(SHIPPED)]
+
+
+def load(name: str, argument: str = "") -> Any:
+    """The config of this package's `configs/NAME.py:ARGUMENT`."""
+    _make_importable(first=True)
+    return importlib.import_module(f"configs.{name}").get_config(argument)

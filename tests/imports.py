@@ -19,6 +19,7 @@ COMMANDS = (
     "bench",
     "command",
     "compare",
+    "gpu_check",
     "main",
     "measuring",
     "plan",

@@ -142,10 +142,10 @@ def _starts(f: Findings) -> str:
 
 def _step(f: Findings) -> str:
     rows = [("median", _spread(f.step)), ("examples a second", f"{f.examples_per_second:,.1f}")]
-    rows.append(("model FLOPs", _rate(f.flops / f.step.median)))
-    rows.append(("of matrix products here", f"{f.of_ceiling:.1%} of {_rate(f.ceiling)}"))
+    rows.append(("model FLOPs", rate(f.flops / f.step.median)))
+    rows.append(("of matrix products here", f"{f.of_ceiling:.1%} of {rate(f.ceiling)}"))
     if f.mfu is not None and f.peak:
-        rows.append(("of the data sheet", f"{f.mfu:.1%} of {_rate(f.peak)}"))
+        rows.append(("of the data sheet", f"{f.mfu:.1%} of {rate(f.peak)}"))
     return _list("A step over one batch", rows)
 
 
@@ -181,7 +181,8 @@ def _list(title: str, rows: list[tuple[str, str]]) -> str:
     return "\n".join([title, *(f"  {name:<{width}}{value}" for name, value in rows)])
 
 
-def _rate(flops: float) -> str:
+def rate(flops: float) -> str:
+    """FLOP/s with a unit of its size."""
     return f"{flops / 1e12:,.1f} TFLOP/s" if flops >= 1e12 else f"{flops / 1e9:,.1f} GFLOP/s"
 
 

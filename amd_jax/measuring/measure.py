@@ -65,17 +65,17 @@ class _Subject:
     source: Source | None
 
 
-def measure(wanted: Sequence[tuple[str, ConfigDict]], options: Options) -> Measured:
+def measure(wanted: Sequence[tuple[str, ConfigDict]], options: Options, devices: Any = None) -> Measured:
     """Times the programs of one config or two, each under its name.
 
-    The input is that of the first config.
+    On all devices, or those that are given. The input is that of the first config.
 
     Raises:
       UserError: something that the user has to change.
     """
     compilation_cache.enable()
     say = _clock()
-    subjects = [_subject(*each, options.input and i == 0) for i, each in enumerate(wanted)]
+    subjects = [_subject(*each, options.input and i == 0, devices) for i, each in enumerate(wanted)]
     ceilings = {s.program.config.model.dtype: 0.0 for s in subjects}
     for dtype in ceilings:
         say(f"matrix products in {dtype}")
@@ -102,10 +102,10 @@ def measure(wanted: Sequence[tuple[str, ConfigDict]], options: Options) -> Measu
     return Measured(tuple(found), of)
 
 
-def _subject(name: str, config: ConfigDict, reads: bool) -> _Subject:
+def _subject(name: str, config: ConfigDict, reads: bool, devices: Any) -> _Subject:
     """A valid config's program, without weights, and without data unless it `reads` them."""
     config = recipe.plannable(config)
-    mesh = programs.make_mesh(config)
+    mesh = programs.make_mesh(config, devices)
     if reads:
         from amd_jax.data import sources
 

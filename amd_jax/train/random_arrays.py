@@ -10,7 +10,7 @@ from amd_jax.sharding import global_batch
 from amd_jax.train.program import Program, where
 
 # Weights are drawn once: on the CPU, optimising that code takes longer than it saves.
-QUICK_COMPILE = {"xla_backend_optimization_level": 0}
+QUICK_COMPILE: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
 def draw(init: Callable[..., Any], seed: int, abstract: Any, *given: Any) -> Any:
