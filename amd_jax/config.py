@@ -326,13 +326,16 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_names(arguments: Sequence[str], keys: Collection[str]) -> None:
-    """Refuse `--config.NAME` of keys that do not exist; the message says what may have been meant."""
+    """Refuse `--config.NAME` of keys that do not exist; the message says what may have been meant.
+
+    `--against.NAME` is the same of a second config.
+    """
     for argument in arguments:
-        name = re.match(r"--?config\.([^=]+)", argument)
-        if name and name[1] not in keys:
-            close = difflib.get_close_matches(name[1], keys, n=3)
+        found = re.match(r"--?(config|against)\.([^=]+)", argument)
+        if found and found[2] not in keys:
+            close = difflib.get_close_matches(found[2], keys, n=3)
             hint = f"did you mean {', '.join(close)}?" if close else "python -m amd_jax.config lists them"
-            raise ConfigError(f"--config.{name[1]}: no such key; {hint}")
+            raise ConfigError(f"--{found[1]}.{found[2]}: no such key; {hint}")
 
 
 if __name__ == "__main__":

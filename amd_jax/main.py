@@ -36,9 +36,11 @@ def main(argv: list[str]) -> int:
         os.environ.setdefault("NPROC", "32")
     import jax
 
+    from amd_jax import compilation_cache
     from amd_jax.train import loop, setup
 
     logging.set_verbosity(logging.WARNING)
+    compilation_cache.enable()
     try:
         _join(jax)
         run = setup.prepare(command.CONFIG.value, str(command.WORKDIR.value))

@@ -6,12 +6,9 @@ are those of exits.py; a program that does not fit is a finding, and no error.
 """
 
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -42,7 +39,7 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.ERROR)
     try:
         where = target(str(_TOPOLOGY.value))
-        _check_writable(_JSON.value)
+        command.check_writable(_JSON.value)
         if where.compiled:
             find_libtpu()
         elif _SWEEP.value:
@@ -59,7 +56,7 @@ def main(argv: list[str]) -> int:
             print(sweep.page(rows), flush=True)
             found["sweep"] = [dataclasses.asdict(row) for row in rows]
         if _JSON.value:
-            _write(_JSON.value, found)
+            command.write_numbers(_JSON.value, found)
     except Exception as error:
         return exits.told(error)
     return exits.DONE
@@ -69,19 +66,6 @@ def _clock() -> Callable[[str], None]:
     """Prints lines with the seconds since the start."""
     began = time.perf_counter()
     return lambda what: print(f"[{time.perf_counter() - began:4.0f} s] {what}", flush=True)
-
-
-def _check_writable(file: str | None) -> None:
-    """Before minutes are spent."""
-    if file and not (os.access(Path(file).parent, os.W_OK) and not Path(file).is_dir()):
-        raise ConfigError(f"--json={file}: not a file that can be written")
-
-
-def _write(file: str, found: dict[str, Any]) -> None:
-    try:
-        Path(file).write_text(json.dumps(found, indent=2) + "\n")
-    except OSError as error:
-        raise ConfigError(f"--json={file}: cannot be written to ({error.strerror})") from error
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from flax.errors import FlaxError
 from ml_collections import ConfigDict
 from ml_collections.config_flags.tuple_parser import TupleParser
 
-from amd_jax import exits, hardware
+from amd_jax import compilation_cache, exits, hardware
 from amd_jax.config import KEYS, Key, check_names
 from amd_jax.data import sources
 from amd_jax.errors import ConfigError
@@ -128,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Prints a table; returns the exit code."""
     try:
         args = _arguments(sys.argv[1:] if argv is None else argv)
+        compilation_cache.enable()
         changes = {name: value for name, value in vars(args).items() if name in KEYS}
         rows = [("untrained", args.workdirs[0], True)] if args.untrained else []
         rows += [(Path(workdir).name, workdir, False) for workdir in args.workdirs]

@@ -16,9 +16,12 @@ DRAWING = ROOT / "docs" / "architecture.md"
 FLOORS = ("ground", "models", "steps", "data and convert", "evals", "train", "commands")
 COMMANDS = (
     "__main__",
+    "bench",
     "command",
     "compare",
+    "gpu_check",
     "main",
+    "measuring",
     "plan",
     "planning",
     "probe",

@@ -79,3 +79,22 @@ def test_a_shipped_config_uses_the_shipped_parts_though_the_folder_has_its_own(
         check=False,
     )
     assert "--workdir is missing" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("--config=a.py --config.seed=1 --steps=3", "--config=a.py --config.seed=1 --steps=3"),
+        ("--config=a.py --against=b.py --against.seed=1", "--config=a.py --against=b.py --against.seed=1"),
+        (
+            "--config=a.py --config.seed=1 --against.seed=2",
+            "--against=a.py --against.seed=1 --config=a.py --config.seed=1 --against.seed=2",
+        ),
+        (
+            "--config configs/config.py --against.seed 2",
+            "--against configs/config.py --config configs/config.py --against.seed 2",
+        ),
+    ],
+)
+def test_a_second_config_without_a_file_is_a_copy_of_the_first(given: str, expected: str) -> None:
+    assert config_files.with_against(["bench", *given.split()]) == ["bench", *expected.split()]

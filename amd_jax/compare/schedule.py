@@ -11,10 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 from absl import logging
 
-from amd_jax import exits
+from amd_jax import compilation_cache, exits
 from amd_jax.compare import cell as cell_run
 from amd_jax.compare.cell import Result
 from amd_jax.compare.grid import Cell
@@ -60,9 +59,7 @@ def run_all(
     diverged: dict[str, NonFiniteError] = {}
     with (
         _stopping(stop),
-        concurrent.futures.ProcessPoolExecutor(
-            jobs, context, _start_worker, (stop, cores, str(workdir / "compiled"))
-        ) as pool,
+        concurrent.futures.ProcessPoolExecutor(jobs, context, _start_worker, (stop, cores)) as pool,
     ):
         try:
             while waiting or began:
@@ -129,7 +126,7 @@ def _stopping(stop: Any) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _start_worker(stop: Any, cores: Any, compiled: str) -> None:
+def _start_worker(stop: Any, cores: Any) -> None:
     """Before anything is computed: jax starts as many threads as it may use cores then."""
     global _stop
     _stop = stop
@@ -139,8 +136,7 @@ def _start_worker(stop: Any, cores: Any, compiled: str) -> None:
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.set_verbosity(logging.WARNING)
-    # Fine-tuning of one seed is one program, whatever it starts from.
-    jax.config.update("jax_compilation_cache_dir", compiled)
+    compilation_cache.enable()  # fine-tuning of one seed is one program, whatever it starts from
 
 
 def _end_with_parent() -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from amd_jax.data import clips, transforms
-from amd_jax.data.randaugment import GREY, Policy, mean_fill, parse, rand_augment, random_erasing
+from amd_jax.data.policy import GREY, Policy, mean_fill, parse
+from amd_jax.data.randaugment import rand_augment, random_erasing
 
 
 @dataclasses.dataclass(frozen=True)

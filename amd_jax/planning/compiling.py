@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from amd_jax.compilation_cache import folder
 from amd_jax.planning.target import quiet
 
 _FORMAT = 1  # of the kept files
@@ -48,12 +49,6 @@ class Compiled:
         return m["arguments"] + m["outputs"] - m["aliased"] + m["temporaries"] + m["code"]
 
 
-def folder() -> Path:
-    """Where compiled programs are kept."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache) / "amd_jax" / "plan"
-
-
 def compiled(lowered: Any, name: str, devices: list[Any], say: Callable[[str], None]) -> Compiled:
     """The program for its devices, from an earlier call or from the compiler.
 
@@ -65,7 +60,7 @@ def compiled(lowered: Any, name: str, devices: list[Any], say: Callable[[str], N
     """
     order = ",".join(str(device.id) for device in devices)
     parts = (str(_FORMAT), name, order, lowered.as_text())
-    path = folder() / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}.json.gz"
+    path = folder("plan") / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}.json.gz"
     if (found := _read(path)) is not None:
         say(f"compiled before: {path}")
         return found
@@ -85,9 +80,13 @@ def _compile(lowered: Any) -> Compiled:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return Compiled("", {}, too_large(str(error)))
+    return Compiled(program.as_text(), memory(program))
+
+
+def memory(program: Any) -> dict[str, int]:
+    """Bytes a chip of a compiled program, by the names of _MEMORY; zeros where the compiler does not say."""
     analysis = program.memory_analysis()
-    memory = {name: int(getattr(analysis, field, 0)) for name, field in _MEMORY.items()}
-    return Compiled(program.as_text(), memory)
+    return {name: int(getattr(analysis, field, 0)) for name, field in _MEMORY.items()}
 
 
 def too_large(error: str) -> str:

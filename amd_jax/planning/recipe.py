@@ -1,10 +1,12 @@
 """What a plan has to know of a run besides its program: how many examples its data set has."""
 
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from amd_jax.data import sources
+from amd_jax.data.fashion import EmbeddedSource
+from amd_jax.data.moving import MovingSource
 from amd_jax.errors import ConfigError
 from amd_jax.train.validate import validate
 
@@ -19,7 +21,7 @@ SIZES = {
     "hmdb51": (3_570, 51),
     "mnist": (60_000, 10),  # and Fashion-MNIST
 }
-_HERE = ("embedded", "moving")  # sources that need no path
+_HERE: dict[str, Any] = {"embedded": EmbeddedSource, "moving": MovingSource}  # data that come with the code
 
 
 def plannable(config: ConfigDict) -> ConfigDict:
@@ -49,20 +51,20 @@ def size(config: ConfigDict, file: str, examples: int | None, classes: int | Non
       ConfigError: nobody knows.
     """
     if examples is None or classes is None:
-        known = _known(config, file)
-        if known is None:
+        data = known_size(config, file)
+        if data is None:
             raise ConfigError(
                 f"how large the data of {file} are is not known here: give --examples and --classes"
             )
-        share = config.data.share if config.data.source not in _HERE else 1.0
-        examples = int(known[0] * share) if examples is None else examples
-        classes = known[1] if classes is None else classes
+        examples = int(data[0] * config.data.share) if examples is None else examples
+        classes = data[1] if classes is None else classes
     return examples, classes
 
 
-def _known(config: ConfigDict, file: str) -> tuple[int, int] | None:
-    if config.data.source in _HERE:
-        source = sources.make_source(config.data, "train")
+def known_size(config: ConfigDict, file: str) -> tuple[int, int] | None:
+    """Training examples and classes, where the data come with the code or their names are known here."""
+    if (embedded := _HERE.get(config.data.source)) is not None:
+        source = embedded("train")
         return len(source), source.num_classes
     stem = Path(file.partition(":")[0]).stem
     names = [config.data.name] if config.data.source == "tfds" else []

@@ -14,7 +14,6 @@ from amd_jax.planning.compiling import Compiled, compiled
 from amd_jax.planning.printed import gib, ms, table
 from amd_jax.planning.roofline import Estimate, estimate
 from amd_jax.planning.target import Target, devices, find_libtpu
-from amd_jax.sharding import make_mesh
 from amd_jax.train import program as programs
 
 FSDP, PASSES, REMAT = (1, 8), (1, 2), (False, True)
@@ -47,10 +46,7 @@ class Planner:
         """
         config = hardware.resolved(config, self._where.platform)
         config.model.attention = "xla"  # cuDNN's has the same shapes, and no CPU
-        try:
-            mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices=self._devices)
-        except ValueError as error:
-            raise ConfigError(f"mesh.*: {error}") from error
+        mesh = programs.make_mesh(config, self._devices)
         run = programs.build(config, mesh, self._examples, self._classes)
         return estimate(run, self._where, self._examples, self._compiled(run))
 

@@ -20,6 +20,8 @@ import jax
 import numpy as np
 from absl import logging
 
+from amd_jax.train.throughput import number
+
 # tensorboardX imports PyTorch where that is installed, for its own tensors.
 _TORCH: Any = sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 try:
@@ -196,12 +198,6 @@ def _is_up_to(line: bytes, step: int) -> bool:
         return False
     logged = record.get("step") if isinstance(record, dict) else None
     return line.endswith(b"\n") and isinstance(logged, int) and logged <= step
-
-
-def number(value: Any) -> int | float:
-    """A number, or an array of one element, as Python's own; ValueError for more than one element."""
-    item = np.asarray(value).item()
-    return int(item) if isinstance(item, int) else float(item)
 
 
 def _json_number(value: int | float) -> int | float | None:

@@ -69,6 +69,18 @@ class Program:
         return jitted.lower(self.state, self.teacher, self.batch)
 
 
+def make_mesh(config: ConfigDict, devices: Any = None) -> jax.sharding.Mesh:
+    """The mesh that a config asks for, over all devices or those that are given.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    try:
+        return sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor, devices)
+    except ValueError as error:
+        raise ConfigError(f"mesh: {error}; set mesh.data, mesh.fsdp and mesh.tensor") from error
+
+
 def build(config: ConfigDict, mesh: jax.sharding.Mesh, examples: int, classes: int) -> Program:
     """The program of a valid config on a mesh.
 

@@ -23,13 +23,11 @@ from amd_jax.train import preflight
 from amd_jax.train import program as programs
 from amd_jax.train.checkpoint import Checkpoints
 from amd_jax.train.program import Program
+from amd_jax.train.random_arrays import draw
 from amd_jax.train.validate import validate
 from amd_jax.train.weights import checksum, load_start, load_teacher, with_teacher_pixels
 from amd_jax.trees import path_name
 from amd_jax.workdir import load_config, save_classes, save_config
-
-# Initial weights are drawn once: on the CPU, optimising that code takes longer than it saves.
-QUICK_COMPILE = {"xla_backend_optimization_level": 0}
 
 
 @dataclasses.dataclass
@@ -67,7 +65,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     folder = Path(local_folder(workdir))
     _check_place(folder)
     stages = Stages()
-    mesh = _mesh(config)
+    mesh = programs.make_mesh(config)
     source = sources.make_source(config.data, "train")
     eval_source = _eval_source(config, source)
     train = not config.eval.only  # nor is the run's own record touched by an evaluation
@@ -197,13 +195,6 @@ def _data_order(config: ConfigDict, source: sources.Source) -> dict[str, int]:
     }
 
 
-def _mesh(config: ConfigDict) -> jax.sharding.Mesh:
-    try:
-        return sharding.make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    except ValueError as error:
-        raise ConfigError(f"mesh: {error}; set mesh.data, mesh.fsdp and mesh.tensor") from error
-
-
 def _new(program: Program) -> TrainState:
     """The state before the first step, born on the devices it belongs to.
 
@@ -212,15 +203,6 @@ def _new(program: Program) -> TrainState:
     start = load_start(program.config, program.task)
     given = sharding.place(start, sharding.shardings(start, program.mesh, path_name))
     return draw(program.init_state, program.config.seed, program.state, given)
-
-
-def draw(init: Callable[..., Any], seed: int, abstract: Any, *given: Any) -> Any:
-    """Random weights, made on the devices that `abstract` places them on; `given` arrays are used up."""
-    options = QUICK_COMPILE if jax.default_backend() == "cpu" else None
-    donated = tuple(range(1, 1 + len(given)))
-    where = programs.where(abstract)
-    jitted = jax.jit(init, out_shardings=where, donate_argnums=donated, compiler_options=options)
-    return jitted(jax.random.key(seed), *given)
 
 
 def _teacher(program: Program) -> tuple[Any, int]:

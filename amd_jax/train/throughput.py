@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from amd_jax.train.metrics import number
+import numpy as np
 
 
 class Clock:
@@ -85,6 +85,12 @@ class Clock:
         if self._flops_per_step and self._peak:
             scalars["mfu"] = steps * self._flops_per_step / seconds / self._peak
         return scalars
+
+
+def number(value: Any) -> int | float:
+    """A number, or an array of one element, as Python's own; ValueError for more than one element."""
+    item = np.asarray(value).item()
+    return int(item) if isinstance(item, int) else float(item)
 
 
 def format_duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from amd_jax import methods
 from amd_jax.config import KEYS, flat
-from amd_jax.data.randaugment import parse
+from amd_jax.data.policy import parse
 from amd_jax.errors import ConfigError
 from amd_jax.methods import METHODS
 from amd_jax.models import build

@@ -12,7 +12,8 @@ from scipy import stats
 
 from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from amd_jax.data import randaugment
-from amd_jax.data.randaugment import GREY, Operation, Policy, draw, parse, rand_augment, random_erasing
+from amd_jax.data.policy import GREY, Policy, mean_fill, parse
+from amd_jax.data.randaugment import Operation, draw, rand_augment, random_erasing
 from amd_jax.errors import ConfigError
 
 FILL = (124, 116, 104)
@@ -85,8 +86,8 @@ def test_parse_refuses_what_it_does_not_know(text: str):
 
 
 def test_mean_fill_is_the_mean_in_bytes():
-    assert randaugment.mean_fill(IMAGENET_MEAN) == FILL
-    assert randaugment.mean_fill((0.0, 1.0)) == (0, 255)
+    assert mean_fill(IMAGENET_MEAN) == FILL
+    assert mean_fill((0.0, 1.0)) == (0, 255)
 
 
 @pytest.mark.parametrize("magnitude", [7, 9, 10])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from amd_jax.data import clips, transforms
-from amd_jax.data.randaugment import mean_fill, parse, rand_augment, random_erasing
+from amd_jax.data.policy import mean_fill, parse
+from amd_jax.data.randaugment import rand_augment, random_erasing
 from amd_jax.data.views import EvalViews, TrainViews
 from amd_jax.errors import ConfigError
 from tests.data.conftest import Numbers, make_config

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from amd_jax import hardware
+from amd_jax.compilation_cache import folder
 from amd_jax.errors import ConfigError
 from amd_jax.planning import compiling, printed, recipe, roofline, sweep
 from amd_jax.planning.target import find_libtpu, quiet, target
@@ -191,7 +192,7 @@ class TestKept:
     def test_a_damaged_file_is_compiled_again(self) -> None:
         for damage in (b"", b"no gzip", gzip.compress(b"{}"), gzip.compress(b"[1]")):
             self.ask()
-            (file,) = compiling.folder().iterdir()
+            (file,) = folder("plan").iterdir()
             file.write_bytes(damage)
             assert not self.ask().kept
         assert self.ask().kept

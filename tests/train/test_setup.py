@@ -10,6 +10,7 @@ from PIL import Image
 from amd_jax import sharding
 from amd_jax.errors import ConfigError, DataError, UserError
 from amd_jax.train import program, setup
+from amd_jax.train.random_arrays import draw
 from amd_jax.train.weights import load_start
 from amd_jax.trees import flatten, path_name
 from amd_jax.workdir import save_config
@@ -25,12 +26,12 @@ def test_new_parameters_are_drawn_as_without_a_file_and_the_others_are_the_files
     config.finetune.ema = 0.9
     run = program.build(config, sharding.make_mesh(2, 2, 2), examples=10_000, classes=10)
     assert load_start(config, run.task) == {}
-    without = setup.draw(run.init_state, config.seed, run.state, {})
+    without = draw(run.init_state, config.seed, run.state, {})
 
     config.student.weights = str(tmp_path / "mae")
     start = load_start(config, run.task)
     given = sharding.place(start, sharding.shardings(start, run.mesh, path_name))
-    state = setup.draw(run.init_state, config.seed, run.state, given)
+    state = draw(run.init_state, config.seed, run.state, given)
     assert jax.tree.map(lambda x: x.sharding, state) == program.where(run.state)
     new, filled, drawn = flatten(state.params), flatten(start), flatten(without.params)
     news = {"head/kernel", "head/bias", "fc_norm/scale", "fc_norm/bias"}

@@ -1,0 +1,90 @@
+"""Five steps of every method on the GPU and on this machine's CPU, from the same weights and batches."""
+
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from amd_jax import sharding
+from amd_jax.config_files import load
+from amd_jax.gpu_check.rows import Setting, judged
+from amd_jax.train import program as programs
+from amd_jax.train.program import Program
+from amd_jax.train.random_arrays import QUICK_COMPILE, draw, random_batch
+
+STEPS, CLASSES = 5, 10
+CONFIGS = {
+    "amd": "vitb_in1k",
+    "dmae": "dmae_vitb_in1k",
+    "mae": "mae_vitb_in1k",
+    "videomae": "videomae_vitb_k400",
+    "kd": "kd_vitb_in1k",
+    "finetune": "finetune_vitb_in1k",
+}
+WATCHED = ("loss", "grad_norm")
+# Relative differences of these in any of the steps. AdamW makes steps of equal size out of gradients of any
+# size, so rounding errors grow.
+TOLERANCES = {"float32": (1e-3, 1e-2), "bfloat16": (2e-2, 1e-1)}
+
+
+def check(setting: Setting, method: str) -> None:
+    """A method in both types; on a GPU, AMD also with cuDNN's attention, whose CPU side has XLA's."""
+    for dtype in TOLERANCES:
+        _compare(setting, method, dtype, "xla")
+    if setting.full and method == "amd":
+        _compare(setting, method, "bfloat16", "cudnn")
+
+
+def config_of(method: str, full: bool) -> ConfigDict:
+    """The smoke config of a method; on an accelerator with larger networks, whose products keep it busy."""
+    config = load(CONFIGS[method], "smoke")
+    if full:
+        config.data.image_size = 64
+        config.student.size, config.teacher.size = "tiny", "small"
+        config.student.depth = config.teacher.depth = 4
+        config.decoder.width, config.decoder.heads = 128, 4
+    return config
+
+
+def _compare(setting: Setting, method: str, dtype: str, attention: str) -> None:
+    config = config_of(method, setting.full)
+    config.model.dtype = dtype
+    here, cpu = jax.devices()[0], jax.devices("cpu")[0]
+    theirs = _program(config, cpu)
+    config.model.attention = attention
+    ours = _program(config, here)
+    seed = config.seed
+    state = jax.device_get(draw(theirs.init_state, seed, theirs.state, {}))
+    teacher = jax.device_get(draw(theirs.init_teacher, seed + 1, theirs.teacher)) if theirs.teacher else {}
+    found = {who: _steps(program, state, teacher) for who, program in (("here", ours), ("cpu", theirs))}
+    worst = {name: _difference(found["here"][name], found["cpu"][name]) for name in WATCHED}
+    limits = dict(zip(WATCHED, TOLERANCES[dtype], strict=True))
+    text = ", ".join(f"{name} {worst[name]:.1e} of {limits[name]:.0e}" for name in WATCHED)
+    text += f"; loss {found['here']['loss'][0]:.5f} to {found['here']['loss'][-1]:.5f}"
+    label = f"{method} {dtype}" + (f" {attention}" if attention != "xla" else "")
+    setting.add("five steps", label, judged((worst[n], limits[n]) for n in WATCHED), text, found)
+
+
+def _program(config: ConfigDict, device: jax.Device) -> Program:
+    return programs.build(config, sharding.make_mesh(devices=[device]), 10_000, CLASSES)
+
+
+def _steps(program: Program, state: Any, teacher: Any) -> dict[str, list[float]]:
+    """What is watched, by step; products of float32 are computed as such, and not as NVIDIA's TF32."""
+    quick = program.mesh.devices.flat[0].platform == "cpu"
+    with jax.default_matmul_precision("highest"):
+        step = program.lower().compile(compiler_options=QUICK_COMPILE if quick else None)
+    state = sharding.place(state, programs.where(program.state))
+    teacher = sharding.place(teacher, programs.where(program.teacher))
+    found: dict[str, list[float]] = {name: [] for name in WATCHED}
+    for number in range(STEPS):
+        state, metrics = step(state, teacher, random_batch(program, CLASSES, number))
+        for name in WATCHED:
+            found[name].append(float(metrics[name]))
+    return found
+
+
+def _difference(ours: list[float], theirs: list[float]) -> float:
+    """The largest relative one."""
+    return float(np.max(np.abs(np.subtract(ours, theirs)) / np.abs(theirs)))

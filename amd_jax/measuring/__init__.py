@@ -1,0 +1,1 @@
+"""What a program takes on the devices that are here: time, memory, and the least that it could take."""
