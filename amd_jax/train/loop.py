@@ -157,7 +157,7 @@ class _Training:
         self.reporter.introduce()
         self.evaluations = make_evaluations(_setting(run))
         self.evaluators = [Hook(functools.partial(self._evaluate, e), e.every) for e in self.evaluations]
-        self.profiler = Profiler(run.config.log.profile, run.workdir)
+        self.profiler = Profiler(run.config.log.profile, self.reporter.folder)
         self.clock = _clock(run)
         several_on_cpu = jax.default_backend() == "cpu" and jax.local_device_count() > 1
         self.pending = Pending(ahead=0 if several_on_cpu else 2)
@@ -195,8 +195,9 @@ class _Training:
         self.reporter.scalars(step, scalars, (time.perf_counter() - self._began) / max(done, 1) * left)
 
     def save(self, step: int, state: TrainState) -> None:
-        """A checkpoint."""
+        """A checkpoint; a run that goes on from it finds all that was reported until then."""
         self._check()
+        self.reporter.upload()
         self.run.checkpoints.save(state, step, self.run.position(step))
 
     def catch_up(self) -> None:
