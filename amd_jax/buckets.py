@@ -56,6 +56,14 @@ def absolute(path: Path) -> Path:
     return path if is_url(path) else path.absolute()
 
 
+def check_on_disk(option: str, path: str) -> None:
+    """Raises ConfigError where `path`, what `option` is set to, is a URL."""
+    if is_url(path):
+        raise ConfigError(
+            f"{option}={path}: this is written to a disk; copy it afterwards (`gcloud storage rsync -r`)"
+        )
+
+
 def check_writable(folder: Path) -> None:
     """Makes and deletes a file in a folder of a bucket.
 

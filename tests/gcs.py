@@ -3,9 +3,11 @@
 import contextlib
 import itertools
 import json
+import shutil
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,8 +21,9 @@ class Storage:
       requests: a line for each request that it was sent.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, folder: Path) -> None:
         self.url = url
+        self._folder = folder
         self.requests: list[str] = []
         self._numbers = itertools.count()
 
@@ -32,9 +35,20 @@ class Storage:
         urllib.request.urlopen(urllib.request.Request(f"{self.url}/storage/v1/b", body, headers)).close()
         return f"gs://{name}"
 
+    @contextlib.contextmanager
+    def without(self, bucket: str) -> Iterator[None]:
+        """A bucket is gone for a while."""
+        there = self._folder / bucket.removeprefix("gs://")
+        there.rename(self._folder.with_name("gone"))
+        try:
+            yield
+        finally:
+            shutil.rmtree(there, ignore_errors=True)
+            self._folder.with_name("gone").rename(there)
+
 
 def environment(url: str) -> dict[str, str]:
-    """With which gcsfs, tensorstore, google-cloud-storage and array_record go to `url`, and ask nobody else."""
+    """With which gcsfs, tensorstore, Google's client and array_record go to `url`, and ask nobody else."""
     return {
         "STORAGE_EMULATOR_HOST": url,
         "TENSORSTORE_GCS_HTTP_URL": url,
@@ -57,7 +71,7 @@ def running() -> Iterator[Storage]:
         try:
             for name, value in environment(server.url).items():
                 patch.setenv(name, value)
-            storage = Storage(server.url)
+            storage = Storage(server.url, Path(server._tmpdir.name))
             # It tells of each request, and stops when nobody listens and the pipe is full.
             listen = threading.Thread(
                 target=lambda: storage.requests.extend(map(bytes.decode, server._process.stderr)), daemon=True
@@ -65,4 +79,5 @@ def running() -> Iterator[Storage]:
             listen.start()
             yield storage
         finally:
+            server._process.kill()  # it would wait for whoever is still connected
             server.stop()

@@ -8,7 +8,7 @@ results come in. What is finished is kept: the same command goes on. Exit codes 
 from absl import app, flags, logging
 
 from amd_jax import command, exits
-from amd_jax.buckets import is_url
+from amd_jax.buckets import check_on_disk
 from amd_jax.config import KEYS
 from amd_jax.errors import ConfigError
 
@@ -44,8 +44,7 @@ def main(argv: list[str]) -> int:
 
     try:
         report.check_plotting()
-        if is_url(place):
-            raise ConfigError(f"--workdir={place}: a comparison needs a folder on disk")
+        check_on_disk("--workdir", place)
         workdir = Path(place).expanduser().absolute()
         cells = grid.cells(wanted, workdir)
         workdir.mkdir(parents=True, exist_ok=True)

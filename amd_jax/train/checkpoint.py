@@ -184,12 +184,13 @@ class Checkpoints:
         assert self._saving is not None
         step, self._saving = self._saving, None
         self._clear_half_written()
-        if self._opened is not None:
-            with contextlib.suppress(*self._failures):
-                self._opened.reload()
         self._note_unsaved(step, _reason(error))
         if jax.process_count() > 1:  # the others are waiting for it somewhere else by now
             raise NotSavedError(self.unsaved, alone=True) from error
+        if self._opened is not None:  # it remembers the step, and may tell of it at the next one
+            with contextlib.suppress(*self._failures):
+                self._opened.close()
+            self._opened = None
 
     def _note_unsaved(self, step: int, why: str) -> None:
         self.unsaved = f"the checkpoint of step {step} could not be saved ({why})"

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from amd_jax import exits, hardware
+from amd_jax.buckets import is_url
 from amd_jax.data import pipeline
 from amd_jax.errors import ConfigError
 from amd_jax.evals.evaluation import Evaluation, Setting
@@ -255,7 +256,8 @@ def _stopped(run: setup.Run, signals: Signals, step: int) -> Exception:
 def _not_saved(run: setup.Run, before: str = "") -> NotSavedError:
     last = run.checkpoints.latest()
     where = f"goes on from step {last}" if last else "starts again, as there is no checkpoint yet"
-    return NotSavedError(f"{before}{run.checkpoints.unsaved}; make room, and the same command {where}")
+    first = "make the bucket writable" if is_url(run.workdir) else "make room"
+    return NotSavedError(f"{before}{run.checkpoints.unsaved}; {first}, and the same command {where}")
 
 
 def _is_unscored(run: setup.Run, evaluation: Evaluation) -> bool:
