@@ -9,7 +9,6 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -19,6 +18,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags.tuple_parser import TupleParser
 
 from amd_jax import compilation_cache, exits, hardware
+from amd_jax.buckets import place
 from amd_jax.config import KEYS, Key, check_names
 from amd_jax.data import sources
 from amd_jax.errors import ConfigError
@@ -131,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         compilation_cache.enable()
         changes = {name: value for name, value in vars(args).items() if name in KEYS}
         rows = [("untrained", args.workdirs[0], True)] if args.untrained else []
-        rows += [(Path(workdir).name, workdir, False) for workdir in args.workdirs]
+        rows += [(place(workdir).name, workdir, False) for workdir in args.workdirs]
         results = [(name, probe_run(workdir, changes, untrained)) for name, workdir, untrained in rows]
     except Exception as error:
         return exits.told(error)
@@ -139,9 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, scores in results:
         print(f"{name:<16}{scores['probe_top1']:>22.1f}{scores['knn_top1']:>14.1f}")
     for workdir in args.workdirs:
-        pictures = sorted((Path(workdir) / "pictures").glob("*.png"))
+        pictures = sorted((place(workdir) / "pictures").glob("*.png"))
         where = f"pictures {pictures[-1]}, " if pictures else ""
-        print(f"{Path(workdir).name}: {where}TensorBoard logs {workdir}")
+        print(f"{place(workdir).name}: {where}TensorBoard logs {workdir}")
     return exits.DONE
 
 

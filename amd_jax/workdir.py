@@ -19,22 +19,24 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from amd_jax import checksums
+from amd_jax.buckets import absolute, is_url, place
 from amd_jax.config import KEYS, default, flat
 from amd_jax.errors import RunError
 
 FOLDER = "checkpoints"
 CONFIG = "config.json"
 CLASSES = "classes.json"
+COMMITTED = "commit_success.txt"  # orbax's last file of a step; in a bucket it alone tells a whole one
 
 
 def save_config(workdir: str, config: ConfigDict) -> None:
     """Writes the resolved config next to the run."""
-    write_json(Path(workdir) / CONFIG, config.to_dict())
+    write_json(place(workdir) / CONFIG, config.to_dict())
 
 
 def save_classes(workdir: str, names: tuple[str, ...]) -> None:
     """Writes the names of the classes, which a classifier's weights do not hold."""
-    write_json(Path(workdir) / CLASSES, list(names))
+    write_json(place(workdir) / CLASSES, list(names))
 
 
 def load_classes(workdir: str) -> tuple[str, ...]:
@@ -43,7 +45,7 @@ def load_classes(workdir: str) -> tuple[str, ...]:
     Raises:
       RunError: the record is damaged.
     """
-    path = Path(workdir) / CLASSES
+    path = place(workdir) / CLASSES
     try:
         names = json.loads(path.read_text())
     except FileNotFoundError:
@@ -57,9 +59,13 @@ def load_classes(workdir: str) -> tuple[str, ...]:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a file whole or not at all."""
+    text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+    if is_url(path):  # a bucket takes a file as one
+        path.write_text(text)
+        return
     temporary = path.with_suffix(".tmp")
     with open(temporary, "w") as file:
-        file.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -67,7 +73,7 @@ def write_json(path: Path, content: Any) -> None:
 
 def load_config(workdir: str) -> dict[str, Any]:
     """The resolved config of a run, as plain data."""
-    path = Path(workdir) / CONFIG
+    path = place(workdir) / CONFIG
     try:
         return json.loads(path.read_text())
     except (OSError, json.JSONDecodeError) as error:
@@ -84,7 +90,8 @@ def run_config(workdir: str) -> ConfigDict:
 
 def is_run(path: str) -> bool:
     """Whether `path` is a workdir of ours."""
-    return (Path(path) / CONFIG).is_file() and (Path(path) / FOLDER).is_dir()
+    folder = place(path)
+    return (folder / CONFIG).is_file() and (folder / FOLDER).is_dir()
 
 
 def load_params(workdir: str, step: int | None = None) -> tuple[Any, int]:
@@ -97,7 +104,7 @@ def load_params(workdir: str, step: int | None = None) -> tuple[Any, int]:
     Raises:
       RunError: there is no such checkpoint, or it is damaged; it is somebody else's, so it stays there.
     """
-    folder = Path(workdir).absolute() / FOLDER
+    folder = absolute(place(workdir)) / FOLDER
     steps = saved_steps(folder)
     if not steps or (step is not None and step not in steps):
         wanted = "" if step is None else f" of step {step}"
@@ -123,7 +130,7 @@ def load_params(workdir: str, step: int | None = None) -> tuple[Any, int]:
 
 def keeps_mean(workdir: str, step: int) -> bool:
     """Whether the checkpoint holds a running mean of the parameters."""
-    return (Path(workdir) / FOLDER / str(step) / "ema").is_dir()
+    return (place(workdir) / FOLDER / str(step) / "ema").is_dir()
 
 
 @contextlib.contextmanager
@@ -139,7 +146,18 @@ def _quiet_orbax() -> Iterator[None]:
 
 def saved_steps(folder: Path) -> list[int]:
     """The steps that were saved whole, ascending; others have names that are no numbers."""
-    return sorted(int(p.name) for p in folder.glob("[0-9]*") if p.name.isdigit()) if folder.is_dir() else []
+    return sorted(int(p.name) for p in _numbered(folder) if not is_url(p) or (p / COMMITTED).exists())
+
+
+def half_written(folder: Path) -> list[Path]:
+    """What saves that did not come to an end left; while one is under way, that too."""
+    if is_url(folder):
+        return [p for p in _numbered(folder) if not (p / COMMITTED).exists()]
+    return list(folder.glob("*.orbax-checkpoint-tmp*"))
+
+
+def _numbered(folder: Path) -> list[Path]:
+    return [p for p in folder.glob("[0-9]*") if p.name.isdigit()] if folder.is_dir() else []
 
 
 def _others(folder: Path, damaged: int) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
 
 # Both must be set before jax is imported: eight devices on few cores need spare threads to meet (a
 # collective deadlocks otherwise), and meshes are tested on forced host devices.
@@ -10,8 +11,11 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
+import pytest
 from absl import flags
 from hypothesis import settings
+
+from tests import gcs
 
 # The same small models are compiled by many tests, and by the runs that tests start as processes.
 CACHE = os.environ.setdefault(
@@ -25,3 +29,16 @@ settings.register_profile("suite", deadline=None, derandomize=True, max_examples
 settings.load_profile("suite")
 
 flags.FLAGS.mark_as_parsed()  # grain's workers ask for flags
+
+
+@pytest.fixture(scope="session")
+def storage() -> Iterator[gcs.Storage]:
+    """An emulator of Google Cloud Storage, to which this process and those it starts go."""
+    with gcs.running() as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(storage: gcs.Storage) -> str:
+    """The URL of an empty bucket, as gs://bucket1."""
+    return storage.new_bucket()

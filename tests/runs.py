@@ -59,12 +59,12 @@ def untrained(config: ConfigDict, workdir: Path, seed: int = 0, scale: float = 0
     return params
 
 
-def metrics(workdir: Path) -> list[dict[str, Any]]:
+def metrics(workdir: Path | str) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
     return read(str(workdir))
 
 
-def losses(workdir: Path) -> dict[int, tuple[float, ...]]:
+def losses(workdir: Path | str) -> dict[int, tuple[float, ...]]:
     """Everything a step computed, by step."""
     names = ("loss", "loss_rec", "loss_direct", "loss_gen", "grad_norm", "lr")
     lines = (line for line in metrics(workdir) if "loss" in line)  # others are scores

@@ -8,6 +8,7 @@ results come in. What is finished is kept: the same command goes on. Exit codes 
 from absl import app, flags, logging
 
 from amd_jax import command, exits
+from amd_jax.buckets import check_on_disk
 from amd_jax.config import KEYS
 from amd_jax.errors import ConfigError
 
@@ -27,7 +28,6 @@ def main(argv: list[str]) -> int:
     from pathlib import Path
 
     from amd_jax.compare import cell, grid, report, schedule
-    from amd_jax.train import setup
 
     logging.set_verbosity(logging.WARNING)
     wanted, place = command.CONFIG.value, str(command.WORKDIR.value)
@@ -44,7 +44,8 @@ def main(argv: list[str]) -> int:
 
     try:
         report.check_plotting()
-        workdir = Path(setup.local_folder(place)).absolute()
+        check_on_disk("--workdir", place)
+        workdir = Path(place).expanduser().absolute()
         cells = grid.cells(wanted, workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         renew(schedule.run_all(cells, workdir, _JOBS.value, finished))

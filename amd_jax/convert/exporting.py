@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from amd_jax.buckets import place
 from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from amd_jax.convert.account import Row, summary
 from amd_jax.convert.files.opening import PROCESSOR, open_source, read_stated
@@ -50,7 +51,7 @@ def run_export(src: str, form: str, out: str) -> Path | None:
         for name, content in files.items():
             (path / name).write_text(json.dumps(content, indent=2) + "\n")
         write_safetensors(path / WEIGHTS, tensors, {"format": "pt"} | metadata(found, network, said))
-    return Path(out) / WEIGHTS
+    return place(out) / WEIGHTS
 
 
 def _cut(network: Network, form: str) -> Network:

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from amd_jax.buckets import place
 from amd_jax.convert.account import summary
 from amd_jax.convert.describe import Facts
 from amd_jax.convert.files.opening import WEIGHTS, open_source, read_stated
@@ -31,7 +32,7 @@ def run_import(src: str, out: str, kind: str, given: Facts) -> Path | None:
         return None
     with folder(out) as path:
         write_safetensors(path / WEIGHTS, whole.arrays, metadata(found, found.network, said))
-    return Path(out) / WEIGHTS
+    return place(out) / WEIGHTS
 
 
 def metadata(found: Found, network: Network, said: Stated) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from amd_jax.buckets import place
 from amd_jax.data.example import EncodedVideo, Example
 from amd_jax.data.folders import Split, split_folder
 from amd_jax.errors import DataError
@@ -87,7 +88,8 @@ class ClipRecordSource:
         self._labels = np.concatenate([np.asarray(shard["labels"], np.int32) for shard in shards])
         self._ends = np.cumsum([len(shard["labels"]) for shard in shards])
         self._files = [shard["file"] for shard in shards]
-        missing = [file for file in self._files if not os.path.isfile(os.path.join(self._folder, file))]
+        there = {path.name for path in place(self._folder).iterdir()}
+        missing = [file for file in self._files if file not in there]
         if missing:
             raise DataError(
                 f"{self._folder}: {len(missing)} of {len(self._files)} files are missing, as {missing[0]};"
@@ -126,8 +128,7 @@ class ClipRecordSource:
 def _read_index(folder: str) -> dict[str, Any]:
     """`clips.json` of a finished set; raises DataError."""
     try:
-        with open(os.path.join(folder, INDEX), encoding="utf-8") as file:
-            index = json.load(file)
+        index = json.loads((place(folder) / INDEX).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(
             f"{folder}: no {INDEX} in it; python -m amd_jax.data.prepare_video writes it when all is done"

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from amd_jax.buckets import place
 from amd_jax.data.example import Example, FrameFiles, Image, Video, VideoFile
 from amd_jax.errors import DataError
 
@@ -198,10 +199,10 @@ def split_folder(root: str, split: Split, name: str = "") -> str:
       DataError: there is none.
     """
     names = (name,) if name else SPLIT_NAMES[split]
-    if not root or not os.path.isdir(root):
+    if not root or not place(root).is_dir():
         raise DataError(f"data.path={root!r}: no such folder; it must hold {names[0]}/")
     for candidate in names:
-        if os.path.isdir(os.path.join(root, candidate)):
+        if place(os.path.join(root, candidate)).is_dir():
             return os.path.join(root, candidate)
     raise DataError(
         f"data.path={root!r}: no folder {' or '.join(names)} in it; make it or set data.{split}_split"

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from amd_jax import exits
+from amd_jax.buckets import check_on_disk
 from amd_jax.errors import DataError
 
 # The files of sets whose copies may lack the gzip header that TFDS expects.
@@ -92,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--manual_dir", help="folder with the original files: nothing is downloaded")
     args = parser.parse_args(arguments)
     try:
+        check_on_disk("--data_dir", args.data_dir)
         folder = prepare(args.name, args.data_dir, args.manual_dir)
     except Exception as error:
         return exits.told(error)

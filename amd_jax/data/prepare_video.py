@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from amd_jax import config, exits
+from amd_jax.buckets import check_on_disk
 from amd_jax.data.clip_records import FORMAT, INDEX, pack, shard_name, write_shard
 from amd_jax.data.encode import encode
 from amd_jax.data.example import Source
@@ -279,6 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
+        check_on_disk("--output", args.output)
         for name, least in (("short_side", 2), ("gop", 1), ("crf", 0), ("shard_size", 1), ("jobs", 1)):
             if getattr(args, name) < least:
                 raise DataError(f"--{name}={getattr(args, name)}: must be at least {least}")

@@ -7,6 +7,7 @@ No source needs TensorFlow.
 
 from ml_collections import ConfigDict
 
+from amd_jax.buckets import is_url
 from amd_jax.config import KEYS
 from amd_jax.data.clip_records import ClipRecordSource
 from amd_jax.data.example import Source
@@ -36,6 +37,12 @@ def make_source(data: ConfigDict, split: Split) -> Source:
 def _whole_source(data: ConfigDict, split: Split) -> Source:
     name = data.train_split if split == "train" else data.eval_split
     videos = data.frames > 1
+    if is_url(data.path) and data.source in ("folder", "manifest"):
+        raise ConfigError(
+            f"data.path={data.path!r}: single files are not read from a bucket, where each is a request; "
+            "copy them to a disk (`gcloud storage rsync -r`), or mount the bucket (gcsfuse); TFDS sets and "
+            "clips of prepare_video, which are ArrayRecord files, are read from it"
+        )
     match data.source:
         case "embedded":
             return EmbeddedSource(split, name)

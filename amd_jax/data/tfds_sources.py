@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from amd_jax.buckets import place
 from amd_jax.data.example import EncodedFrames, Example
 from amd_jax.data.folders import Split
 from amd_jax.errors import DataError
@@ -190,6 +191,7 @@ def _prepared_folder(name: str, data_dir: str) -> str:
     from etils import epath  # TFDS's own paths: a bucket works as well
 
     set_name, _, version = name.partition(":")
+    place(data_dir)  # says what is wrong with a bucket
     folder = epath.Path(data_dir).expanduser() / set_name
     children = [child.name for child in folder.iterdir()] if folder.is_dir() else []
     versions = [child for child in children if re.fullmatch(r"\d+\.\d+\.\d+", child)]

@@ -1,9 +1,11 @@
 """Checkpoints through orbax: parameters, optimiser state and data position in one step directory.
 
 What lies where is said in `workdir.py`. A step directory appears under its name only when it is whole, so a
-killed run leaves the one before it; beside its parts lie checksums of their files.
+killed run leaves the one before it; beside its parts lie checksums of their files. In a bucket, which cannot
+rename, a step is whole once orbax has put its last file there.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -17,14 +19,12 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
-from amd_jax import checksums, exits
+from amd_jax import buckets, checksums, exits
 from amd_jax.errors import RunError
 from amd_jax.processes import agreed
 from amd_jax.steps.train_state import TrainState
 from amd_jax.train.throughput import format_bytes
-from amd_jax.workdir import FOLDER, first_line, saved_steps
-
-HALF_WRITTEN = "*.orbax-checkpoint-tmp*"
+from amd_jax.workdir import FOLDER, first_line, half_written, saved_steps
 
 
 class NotSavedError(RuntimeError):
@@ -59,16 +59,21 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, keep: int) -> None:
-        self.folder = Path(workdir).absolute() / FOLDER
+        self.folder = buckets.absolute(buckets.place(workdir)) / FOLDER
         self.unsaved = ""
         self._keep = keep
         self._opened: _Manager | None = None
         self._saving: int | None = None
+        self._newest: int | None = None  # that this process saved or found whole
         self._need = 0  # bytes
+        self._failures = buckets.errors() if buckets.is_url(workdir) else (OSError, ValueError)
 
     def latest(self) -> int | None:
         """The newest step there is, or None."""
-        return max(saved_steps(self.folder), default=None)
+        try:
+            return max(saved_steps(self.folder), default=None)
+        except self._failures:  # a bucket that is out of reach
+            return self._newest
 
     def newest_whole(self, set_aside: bool) -> int:
         """The newest step whose files are as they were written, or 0 where none was saved; tells of others.
@@ -80,7 +85,9 @@ class Checkpoints:
           RunError: all are damaged; nothing was renamed.
         """
         step = self._look_for_whole(set_aside) if jax.process_index() == 0 else 0
-        return agreed(step)  # the others wait here until process 0 has renamed
+        step = agreed(step)  # the others wait here until process 0 has renamed
+        self._newest = step or None
+        return step
 
     def save(self, state: TrainState, step: int, position: dict[str, Any]) -> None:
         """Start saving; `position` is the data position (plain JSON).
@@ -99,7 +106,7 @@ class Checkpoints:
         self._saving = step
         try:
             self._manager().save(step, args=ocp.args.Composite(**items), force=True)
-        except (OSError, ValueError) as error:
+        except self._failures as error:
             self._failed(error)
 
     def restore(self, abstract: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
@@ -135,10 +142,10 @@ class Checkpoints:
             return
         try:
             self._manager().wait_until_finished()
-        except (OSError, ValueError) as error:
+        except self._failures as error:
             self._failed(error)
         else:
-            self._saving, self.unsaved = None, ""
+            self._newest, self._saving, self.unsaved = self._saving, None, ""
 
     def close(self) -> None:
         """Waits and frees the background threads."""
@@ -160,10 +167,15 @@ class Checkpoints:
 
     def _add_checksums(self) -> None:
         """Process 0 calls it when all files of a step are there and the step has not got its name yet."""
-        (folder,) = self.folder.glob(HALF_WRITTEN)
+        if buckets.is_url(self.folder):
+            folder = self.folder / str(self._saving)
+        else:
+            (folder,) = half_written(self.folder)
         checksums.write(folder)
 
     def _free(self) -> int:
+        if buckets.is_url(self.folder):
+            return sys.maxsize
         usage = shutil.disk_usage(next(p for p in (self.folder, *self.folder.parents) if p.is_dir()))
         return usage.free if usage.total else sys.maxsize  # some network file systems do not say
 
@@ -172,24 +184,29 @@ class Checkpoints:
         assert self._saving is not None
         step, self._saving = self._saving, None
         self._clear_half_written()
-        if self._opened is not None:
-            self._opened.reload()
         self._note_unsaved(step, _reason(error))
         if jax.process_count() > 1:  # the others are waiting for it somewhere else by now
             raise NotSavedError(self.unsaved, alone=True) from error
+        if self._opened is not None:  # it remembers the step, and may tell of it at the next one
+            with contextlib.suppress(*self._failures):
+                self._opened.close()
+            self._opened = None
 
     def _note_unsaved(self, step: int, why: str) -> None:
-        self.unsaved = (
-            f"the checkpoint of step {step} could not be saved ({why}): the state takes "
-            f"{format_bytes(self._need)}, {format_bytes(self._free())} are free in {self.folder}"
-        )
+        self.unsaved = f"the checkpoint of step {step} could not be saved ({why})"
+        if buckets.is_url(self.folder):
+            self.unsaved += f" in {self.folder}"
+        else:
+            free = f"{format_bytes(self._free())} are free in {self.folder}"
+            self.unsaved += f": the state takes {format_bytes(self._need)}, {free}"
         if jax.process_index() == 0:
             logging.warning(self.unsaved)
 
     def _clear_half_written(self) -> None:
         if jax.process_index() == 0:
-            for folder in self.folder.glob(HALF_WRITTEN):
-                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(*self._failures):
+                for folder in half_written(self.folder):
+                    _remove(folder)
 
     def _look_for_whole(self, set_aside: bool) -> int:
         damaged: dict[int, str] = {}
@@ -231,9 +248,15 @@ def _set_aside(folder: Path) -> Path:
     try:
         return folder.rename(where)
     except OSError as error:
-        raise RunError(
-            f"{folder} is damaged and cannot be renamed ({error.strerror}); move it away"
-        ) from error
+        why = f"is damaged and cannot be renamed ({_reason(error)}); move it away"
+        raise RunError(f"{folder} {why}") from error
+
+
+def _remove(folder: Path) -> None:
+    if buckets.is_url(folder):
+        buckets.filesystem().rm(str(folder), recursive=True)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _reason(error: Exception) -> str:

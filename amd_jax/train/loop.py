@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from amd_jax import exits, hardware
+from amd_jax.buckets import is_url
 from amd_jax.data import pipeline
 from amd_jax.errors import ConfigError
 from amd_jax.evals.evaluation import Evaluation, Setting
@@ -157,7 +158,7 @@ class _Training:
         self.reporter.introduce()
         self.evaluations = make_evaluations(_setting(run))
         self.evaluators = [Hook(functools.partial(self._evaluate, e), e.every) for e in self.evaluations]
-        self.profiler = Profiler(run.config.log.profile, run.workdir)
+        self.profiler = Profiler(run.config.log.profile, self.reporter.folder)
         self.clock = _clock(run)
         several_on_cpu = jax.default_backend() == "cpu" and jax.local_device_count() > 1
         self.pending = Pending(ahead=0 if several_on_cpu else 2)
@@ -195,8 +196,9 @@ class _Training:
         self.reporter.scalars(step, scalars, (time.perf_counter() - self._began) / max(done, 1) * left)
 
     def save(self, step: int, state: TrainState) -> None:
-        """A checkpoint."""
+        """A checkpoint; a run that goes on from it finds all that was reported until then."""
         self._check()
+        self.reporter.upload()
         self.run.checkpoints.save(state, step, self.run.position(step))
 
     def catch_up(self) -> None:
@@ -254,7 +256,8 @@ def _stopped(run: setup.Run, signals: Signals, step: int) -> Exception:
 def _not_saved(run: setup.Run, before: str = "") -> NotSavedError:
     last = run.checkpoints.latest()
     where = f"goes on from step {last}" if last else "starts again, as there is no checkpoint yet"
-    return NotSavedError(f"{before}{run.checkpoints.unsaved}; make room, and the same command {where}")
+    first = "make the bucket writable" if is_url(run.workdir) else "make room"
+    return NotSavedError(f"{before}{run.checkpoints.unsaved}; {first}, and the same command {where}")
 
 
 def _is_unscored(run: setup.Run, evaluation: Evaluation) -> bool:

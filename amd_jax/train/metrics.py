@@ -20,6 +20,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from amd_jax.buckets import place
 from amd_jax.train.throughput import number
 
 # tensorboardX imports PyTorch where that is installed, for its own tensors.
@@ -33,6 +34,7 @@ finally:
     if _TORCH is None:
         del sys.modules["torch"]
 
+FILE = "metrics.jsonl"
 FLUSH_SECONDS = 10  # events that are older than this are on disk as soon as the next one is written
 
 
@@ -45,18 +47,15 @@ def make_writer(workdir: str, *, resume_step: int) -> "Writer":
         be logged again and is dropped. 0: a new run, whose metrics start afresh.
 
     Raises:
-      ValueError: `workdir` is a URL such as gs://…; lines cannot be appended there.
       OSError: `workdir` cannot be made.
     """
-    if "://" in workdir:
-        raise ValueError(f"metrics need a local directory, not {workdir}")
     os.makedirs(workdir, exist_ok=True)
     return Writer(workdir, resume_step=resume_step)
 
 
 def read(workdir: str) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl`, oldest first; a step has one for each thing that was logged there."""
-    with open(os.path.join(workdir, "metrics.jsonl")) as lines:
+    with (place(workdir) / FILE).open() as lines:
         return [json.loads(line) for line in lines]
 
 
@@ -73,7 +72,7 @@ class Writer:
         self._lines: io.FileIO | None = None
         self._events: EventsWriter | None = None
         self._flushed = time.monotonic()
-        path = os.path.join(workdir, "metrics.jsonl")
+        path = os.path.join(workdir, FILE)
         with self._survive("metrics.jsonl"):
             _drop_lines_after(path, resume_step)
         with self._survive("metrics.jsonl"):

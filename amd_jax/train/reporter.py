@@ -6,21 +6,29 @@ import jax
 from absl import logging
 from clu import parameter_overview
 
+from amd_jax.buckets import is_url
 from amd_jax.config import flat
 from amd_jax.evals import pictures
 from amd_jax.evals.evaluation import Picture
-from amd_jax.train import throughput
+from amd_jax.train import metrics, throughput
 from amd_jax.train.metrics import make_writer
+from amd_jax.train.mirror import Mirror
 from amd_jax.train.setup import Run
 
 
 class Reporter:
-    """Does nothing in processes other than the first."""
+    """Does nothing in processes other than the first.
+
+    Attributes:
+      folder: where files are written: the workdir, or what is copied there where that is in a bucket.
+    """
 
     def __init__(self, run: Run) -> None:
         self._run = run
         chief = jax.process_index() == 0
-        self._writer = make_writer(str(run.workdir), resume_step=run.start_step) if chief else None
+        self._mirror = Mirror(run.workdir, (metrics.FILE,)) if chief and is_url(run.workdir) else None
+        self.folder = self._mirror.folder if self._mirror else run.workdir
+        self._writer = make_writer(str(self.folder), resume_step=run.start_step) if chief else None
 
     def introduce(self) -> None:
         """What a reader of the log wants to know first."""
@@ -55,14 +63,22 @@ class Reporter:
         """A picture as files and, its still part, for TensorBoard."""
         if self._writer is None:
             return
-        path = self._run.workdir / "pictures" / f"step_{step:08d}"
+        path = self.folder / "pictures" / f"step_{step:08d}"
         try:
             pictures.save(path, picture)
         except OSError as error:  # a full disk costs a picture, not the run
             logging.warning("%s: not written (%s)", path, error)
         self._writer.write_images(step, {"reconstruction": picture.still[None]})
 
+    def upload(self) -> None:
+        """Brings what was reported so far to where the checkpoints are, if that is a bucket."""
+        if self._mirror is not None and self._writer is not None:
+            self._writer.flush()
+            self._mirror.send()
+
     def close(self) -> None:
         """Writes what is left."""
         if self._writer is not None:
             self._writer.close()
+        if self._mirror is not None:
+            self._mirror.close()

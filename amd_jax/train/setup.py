@@ -12,7 +12,7 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from amd_jax import methods, sharding
+from amd_jax import buckets, methods, sharding
 from amd_jax.config import flat
 from amd_jax.data import sources
 from amd_jax.errors import ConfigError, UserError
@@ -62,8 +62,8 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
       UserError: anything the user has to change.
     """
     validate(config)
-    folder = Path(local_folder(workdir))
-    _check_place(folder)
+    folder = buckets.place(os.path.expanduser(workdir))
+    _check_place(folder, writing=not config.eval.only)
     stages = Stages()
     mesh = programs.make_mesh(config)
     source = sources.make_source(config.data, "train")
@@ -138,15 +138,12 @@ class Stages:
         self._began = now
 
 
-def local_folder(workdir: str) -> str:
-    """The path of `--workdir`; raises ConfigError for a URL, which would become a folder of that name."""
-    if "://" in workdir:
-        raise ConfigError(f"--workdir={workdir}: give a directory; mount remote storage to use it")
-    return os.path.expanduser(workdir)
-
-
-def _check_place(folder: Path) -> None:
+def _check_place(folder: Path, writing: bool) -> None:
     """A workdir that cannot be made is noticed here; it is made when everything else is known to work."""
+    if buckets.is_url(folder):
+        if writing:
+            buckets.check_writable(folder)
+        return
     above = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise ConfigError(f"--workdir={folder}: {above} is not a directory that can be written to")
@@ -155,7 +152,8 @@ def _check_place(folder: Path) -> None:
 def _claim(folder: Path, config: ConfigDict, class_names: tuple[str, ...]) -> None:
     """Makes the workdir and writes the config; nothing is there of a run that could not start."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not buckets.is_url(folder):  # a bucket has folders only where there are files
+            folder.mkdir(parents=True, exist_ok=True)
         if jax.process_index() == 0:
             save_config(str(folder), config)
             if class_names:

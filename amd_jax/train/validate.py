@@ -9,6 +9,7 @@ import os
 from ml_collections import ConfigDict
 
 from amd_jax import methods
+from amd_jax.buckets import is_url, place
 from amd_jax.config import KEYS, flat
 from amd_jax.data.policy import parse
 from amd_jax.errors import ConfigError
@@ -201,7 +202,8 @@ def _encoder(config: ConfigDict, who: str) -> None:
 def _weights_exist(config: ConfigDict, who: str) -> None:
     weights = config[who].weights
     if weights and not weights.startswith("hf://"):
-        _need(os.path.exists(weights), f"{who}.weights={weights!r}: no such file or directory")
+        there = place(weights).exists() if is_url(weights) else os.path.exists(weights)
+        _need(there, f"{who}.weights={weights!r}: no such file or directory")
 
 
 def _masks(config: ConfigDict) -> None:

@@ -1,13 +1,17 @@
 """From what the user calls SRC to its weights: a file, a folder, a hub name, a checkpoint of ours."""
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from amd_jax.buckets import SCHEME, place
 from amd_jax.convert.files import stated
+from amd_jax.convert.files.fetching import fetch
 from amd_jax.convert.files.pickles import read_pickle
 from amd_jax.convert.files.tensors import METADATA_KEY, Source, read_metadata, read_safetensors
 from amd_jax.errors import WeightsError
@@ -21,18 +25,22 @@ _MODEL_FILES = ("model.safetensors", "pytorch_model.bin")  # those that a config
 
 
 def open_source(src: str) -> Source:
-    """Reads weights by path or by `hf://org/name`.
+    """Reads weights by path, in a bucket too, or by `hf://org/name`.
 
     Raises:
       WeightsError: there is nothing, or nothing that can be read.
+      ConfigError: the bucket cannot be read.
     """
-    src = _local(src)
-    path = Path(src)
-    if path.is_dir():
-        return _open_folder(path)
-    if not path.exists():
-        raise WeightsError(f"{src}: no such file or folder")
-    return _open_file(src)
+    local = _local(src)
+    path = place(local)
+    with _named(src, local):
+        if path.is_dir():
+            source = _open_folder(path)
+        elif not path.exists():
+            raise WeightsError(f"{local}: no such file or folder")
+        else:
+            source = _open_file(local)
+    return dataclasses.replace(source, path=_name(source.path, src, local))
 
 
 def read_stated(src: str) -> stated.Stated:
@@ -40,8 +48,15 @@ def read_stated(src: str) -> stated.Stated:
 
     Raises:
       WeightsError: one of these files is not readable.
+      ConfigError: the bucket cannot be read.
     """
-    path = Path(_local(src))
+    local = _local(src)
+    with _named(src, local):
+        said = _stated(place(local))
+    return dataclasses.replace(said, origin=_name(said.origin, src, local))
+
+
+def _stated(path: Path) -> stated.Stated:
     if not path.is_dir():
         said = _read_folder(path.parent) if path.name in _MODEL_FILES else stated.Stated()
         return said.or_else(_read_header(path))
@@ -176,7 +191,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=4)
 def _local(src: str) -> str:
-    """`src`; `hf://org/name`, or one file of it (`hf://org/name/file.pth`), is fetched once for a process."""
+    """`src`; `hf://org/name`, or one file of it (`hf://org/name/file.pth`), is fetched once for a process.
+
+    So are files in buckets, but for checkpoints of ours, of which only the parameters are read.
+    """
+    if src.startswith(SCHEME):
+        path = place(src)
+        return src if _run_of(path)[0] else str(fetch(path, _SUFFIXES, _described(path.name)))
     if not src.startswith("hf://"):
         return src
     parts = src.removeprefix("hf://").strip("/").split("/")
@@ -200,6 +221,26 @@ def _local(src: str) -> str:
         why = f"{type(error).__name__}: {error}".split("\n")[0][:200]
         raise WeightsError(f"{src}: cannot be fetched ({why})") from error
     return str(folder)
+
+
+def _described(name: str) -> tuple[str, ...]:
+    """The files beside a file of weights that tell of it."""
+    return ("config.json", PROCESSOR) if name in _MODEL_FILES else ()
+
+
+@contextlib.contextmanager
+def _named(src: str, local: str) -> Iterator[None]:
+    """What is said of a copy is said of what was copied."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(_name(str(error), src, local)) from error
+
+
+def _name(text: str, src: str, local: str) -> str:
+    if not src.startswith(SCHEME):
+        return text
+    return text.replace(os.path.dirname(local), src.rstrip("/").rpartition("/")[0])
 
 
 def _open_run(run: Path, step: int | None) -> Source:

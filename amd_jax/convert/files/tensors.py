@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from amd_jax.buckets import filesystem, is_url, place, told
 from amd_jax.errors import WeightsError
 
 METADATA_KEY = "amd_jax"  # our description of the weights, as JSON
@@ -89,7 +91,16 @@ def folder(out: str) -> Iterator[Path]:
 
     Raises:
       WeightsError: `out` cannot be written.
+      ConfigError: nor can it in a bucket.
     """
+    if is_url(out):
+        place(out)  # is it there?
+        with tempfile.TemporaryDirectory() as written:
+            yield Path(written)
+            with told(f"--out={out}"):
+                for path in _weights_last(Path(written)):
+                    filesystem().put_file(str(path), f"{out.rstrip('/')}/{path.name}")
+        return
     target = Path(out)
     if target.exists() and not target.is_dir():
         raise WeightsError(f"--out={out}: there is a file of that name; give a folder")
@@ -98,8 +109,7 @@ def folder(out: str) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         target.mkdir(exist_ok=True)
-        # The weights come last: whoever finds them finds the description too.
-        for path in sorted(temporary.iterdir(), key=lambda p: p.suffix == ".safetensors"):
+        for path in _weights_last(temporary):
             os.replace(path, target / path.name)
     except (OSError, SafetensorError) as error:
         why = getattr(error, "strerror", None) or " ".join(str(error).split())
@@ -109,3 +119,8 @@ def folder(out: str) -> Iterator[Path]:
             for path in temporary.iterdir():
                 path.unlink()
             temporary.rmdir()
+
+
+def _weights_last(folder: Path) -> list[Path]:
+    """Whoever finds the weights finds the description too."""
+    return sorted(folder.iterdir(), key=lambda p: p.suffix == ".safetensors")
