@@ -137,8 +137,8 @@ KEYS: dict[str, Key] = {
             ),
             "patch_size": Key(
                 0,
-                "height and width of its patches in pixels; 0: model.patch_size. With another one it sees the "
-                "images resized, so that its tokens lie where the student's do",
+                "height and width of its patches in pixels; 0: model.patch_size. With another it sees images "
+                "resized, so that its tokens lie where the student's do",
             ),
             "resize": Key(
                 "",

@@ -151,7 +151,7 @@ class Pretraining:
         return patches.normalize(patches.gather_tokens(patched, at), self.mean, self.std)
 
     def _teacher_patches(self, pixels: jax.Array) -> jax.Array:
-        """Patches of the teacher's size, where it is another one of images resized, as many as the student's."""
+        """As many patches as the student's; where they are of another size, of images resized to it."""
         patch = self.teacher_patch or self.patch
         if patch != self.patch:
             _, rows, columns = self.student.encoder.grid
