@@ -130,6 +130,32 @@ KEYS: dict[str, Key] = {
         "teacher",
         {
             **_encoder("large", "the frozen encoder"),
+            "positions": Key(
+                "sincos_2d",
+                "fixed position table, learned, or rotary (DINOv3)",
+                ("sincos_2d", "sincos_1d", "learned", "rotary"),
+            ),
+            "patch_size": Key(
+                0,
+                "height and width of its patches in pixels; 0: model.patch_size. With another it sees images "
+                "resized, so that its tokens lie where the student's do",
+            ),
+            "resize": Key(
+                "",
+                "how they are then resized, antialiased; empty: as its weights say, else bicubic",
+                ("", "bicubic", "bilinear"),
+            ),
+            "mlp": Key(
+                "gelu",
+                "activation of its MLPs (SigLIP: gelu_tanh, CLIP: quick_gelu), or swiglu (DINOv2's giant)",
+                ("gelu", "gelu_tanh", "quick_gelu", "swiglu"),
+            ),
+            "layer_scale": Key(False, "a scale on each branch of a block (DINOv2, DINOv3)"),
+            "norm_eps": Key(1e-6, "epsilon of its norms (CLIP, DINOv3: 1e-5)"),
+            "registers": Key(0, "register tokens (DINOv2 with registers, DINOv3: 4)"),
+            "pre_norm": Key(False, "a norm before the first block (CLIP)"),
+            "patch_bias": Key(True, "bias of the patch embedding (CLIP: none)"),
+            "rope_theta": Key(100.0, "base of the periods of rotary positions"),
             "mean": Key(
                 (), "per-channel mean of the pixels it sees; empty: what its weights say, else data.mean"
             ),

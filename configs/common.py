@@ -58,6 +58,32 @@ def amd_images(config: ConfigDict) -> None:
     config.log.every, config.checkpoint.every = 100, 2000
 
 
+# What Hugging Face's and timm's teachers of other families have (docs/weights.md says of which).
+TEACHERS = {
+    "clip": {
+        **{"positions": "learned", "mlp": "quick_gelu", "norm_eps": 1e-5},
+        **{"pre_norm": True, "patch_bias": False},
+    },
+    "siglip": {"positions": "learned", "mlp": "gelu_tanh", "cls_token": False},
+    "dinov2": {"positions": "learned", "layer_scale": True},
+    "dinov2_registers": {"positions": "learned", "layer_scale": True, "registers": 4},
+    "dinov3": {
+        **{"positions": "rotary", "layer_scale": True, "registers": 4},
+        **{"norm_eps": 1e-5, "qkv_bias": "qv"},
+    },
+}
+
+
+def amd_images_from(config: ConfigDict, teacher: str, patch_size: int = 0) -> None:
+    """AMD for images from a ViT-L of `TEACHERS`: `amd_images`, but for the teacher.
+
+    Nobody has published such a run, so all of it is our choice, which layers are taught included.
+    """
+    amd_images(config)
+    config.teacher.update(TEACHERS[teacher])
+    config.teacher.patch_size = patch_size
+
+
 def dmae_images(config: ConfigDict) -> None:
     """DMAE's released recipe: same mask for both, features with CLS at about 3/4 of the depth, 100 epochs."""
     image_recipe(config)
@@ -241,6 +267,8 @@ def smoke(config: ConfigDict) -> None:
         config[who].size = "debug"
         config[who].width = config[who].depth = config[who].heads = 0
     config.teacher.random = True
+    if config.teacher.patch_size:
+        config.teacher.patch_size = 7  # beside the student's 8: images are resized for it
     config.mask.student_visible = config.mask.teacher_visible = 0
     config.mask.student_ratio, config.mask.teacher_ratio = 0.75, 0.5
     layers = (1, 2) if len(config.align.student_layers) == 2 else (2,)

@@ -3,9 +3,10 @@
 A fact is what weights cannot show. Facts are stated by whoever imports, by config.json, by our own metadata
 or by a run's config, under these names: "heads", "decoder_heads", "generator_heads", "grid", "patch",
 "channels", "video", "norm_eps", "decoder_norm_eps", "fc_norm_eps", "positions", "decoder_positions",
-"embed_bias".
+"embed_bias", "mlp", "rope_theta", "antialias".
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -14,15 +15,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from amd_jax.convert import guesses
-from amd_jax.convert.names.hf import VIDEOMAE_NORM_EPS
+from amd_jax.convert.facts import Facts
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network, Shape, Triple, times
 from amd_jax.errors import WeightsError
 from amd_jax.models import build
-from amd_jax.models.blocks import BlockConfig
+from amd_jax.models.blocks import ACTIVATIONS, BlockConfig
 from amd_jax.models.student import AlignConfig, DecoderConfig
 from amd_jax.models.vit import ViTConfig
-
-Facts = dict[str, Any]
 
 
 def of_json(data: Mapping[str, Any]) -> Facts:
@@ -34,6 +33,7 @@ def of_json(data: Mapping[str, Any]) -> Facts:
     facts = {name: data[name] for name in ("channels", "positions", "video", "fc_norm_eps")}
     facts |= {name: tuple(int(n) for n in data[name]) for name in ("grid", "patch")}
     facts |= {name: data["encoder"][name] for name in ("heads", "norm_eps")}
+    facts |= {name: data[name] for name in ("mlp", "rope_theta", "antialias") if name in data}
     if d := data["decoder"]:
         facts |= {f"decoder_{name}": d[name] for name in ("positions", "norm_eps")}
         facts |= {"decoder_heads": d["stack"]["heads"], "embed_bias": d["embed_bias"]}
@@ -47,44 +47,17 @@ def of_json(data: Mapping[str, Any]) -> Facts:
 
 def _plausible(name: str, fact: Any) -> bool:
     """A description is as little to be trusted as the rest of a file: no size may exhaust the machine."""
-    if name in ("video", "embed_bias"):
+    if name in ("video", "embed_bias", "antialias"):
         return isinstance(fact, bool)
+    if name == "mlp":
+        return fact in (*ACTIVATIONS, "swiglu")
     if name.endswith("positions"):
-        return fact in ("learned", "sincos_1d", "sincos_2d")
-    if name.endswith("norm_eps"):
+        return fact in ("learned", "rotary", "sincos_1d", "sincos_2d")
+    if name.endswith("norm_eps") or name == "rope_theta":
         return isinstance(fact, float) and fact > 0
     if name in ("grid", "patch"):
         return len(fact) == 3 and min(fact) > 0 and math.prod(fact) <= 10**6
     return isinstance(fact, int) and 0 < fact <= 10**6
-
-
-def of_hf(config: Mapping[str, Any]) -> Facts:
-    """What a config.json of transformers says.
-
-    Raises:
-      WeightsError: a model unlike ours, or not such a config.
-    """
-    if (act := config.get("hidden_act", "gelu")) != "gelu":
-        raise WeightsError(f"config.json: hidden_act is {act!r}, but our blocks have the exact GELU")
-    video = config.get("model_type") == "videomae"
-    eps = config.get("layer_norm_eps", 1e-12)
-    heads = config.get("decoder_num_attention_heads")
-    if heads is None and config.get("model_type") in ("vit_mae", "videomae"):
-        heads = 6 if video else 16  # the defaults, which config.json may leave out
-    try:
-        image, patch = config.get("image_size", 224), config.get("patch_size", 16)
-        (ih, iw), (ph, pw) = (x if isinstance(x, list) else (x, x) for x in (image, patch))
-        frames = config.get("num_frames", 16) // config.get("tubelet_size", 2) if video else 1
-        return {
-            "heads": int(config.get("num_attention_heads", 12)),
-            "decoder_heads": heads and int(heads),
-            "grid": (int(frames), int(ih // ph), int(iw // pw)),
-            "norm_eps": float(eps),
-            "decoder_norm_eps": VIDEOMAE_NORM_EPS if video else None,
-            "fc_norm_eps": VIDEOMAE_NORM_EPS if video else None,
-        }
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise WeightsError(f"config.json: its sizes are not readable ({error})") from error
 
 
 def of_run(config: ConfigDict) -> Facts:
@@ -140,6 +113,9 @@ def describe(shapes: Mapping[str, Shape], facts: Facts, tables: Mapping[str, np.
         return facts.get(key, "sincos_1d" if video else "sincos_2d")
 
     block, depth = stack("encoder", "heads")
+    layer = "encoder/blocks/layers"
+    mlp = "swiglu" if f"{layer}/mlp/gate/kernel" in shapes else facts.get("mlp", "gelu")
+    block = dataclasses.replace(block, mlp=mlp, layer_scale=f"{layer}/scale1" in shapes)
     cls_token = "encoder/cls_token" in shapes
     tokens = len(tables[ENCODER_POSITIONS]) - cls_token if ENCODER_POSITIONS in tables else None
     if "grid" not in facts and (tokens is None or video or math.isqrt(max(0, tokens)) ** 2 != tokens):
@@ -153,8 +129,19 @@ def describe(shapes: Mapping[str, Shape], facts: Facts, tables: Mapping[str, np.
         decoder = DecoderConfig(blocks, layers, positions, bias, _other(facts.get("decoder_norm_eps"), eps))
         align = _align(shapes, stack, positions, cls_token and not video)
     head = shapes.get("head/kernel", (0,))
+    encoder = ViTConfig(
+        block,
+        depth,
+        grid,
+        cls_token,
+        kind(ENCODER_POSITIONS, "positions"),
+        registers=shapes.get("encoder/registers", (0,))[0],
+        pre_norm="encoder/pre_norm/scale" in shapes,
+        patch_bias="encoder/patch_embed/bias" in shapes,
+        rope_theta=facts.get("rope_theta", 100.0),
+    )
     return Network(
-        ViTConfig(block, depth, grid, cls_token, kind(ENCODER_POSITIONS, "positions")),
+        encoder,
         patch,
         facts["channels"],
         video,
@@ -165,6 +152,7 @@ def describe(shapes: Mapping[str, Shape], facts: Facts, tables: Mapping[str, np.
         fc_norm="fc_norm/scale" in shapes,
         fc_norm_eps=_other(facts.get("fc_norm_eps"), eps),
         assumed=tuple(assumed),
+        antialias=facts.get("antialias", False),
     )
 
 

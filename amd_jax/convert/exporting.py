@@ -56,6 +56,8 @@ def run_export(src: str, form: str, out: str) -> Path | None:
 
 def _cut(network: Network, form: str) -> Network:
     """What of the weights the format has a place for."""
+    if more := network.of_teachers():
+        raise WeightsError(f"weights with {', '.join(more)} are read as a teacher's and not written")
     if form == "official":
         return network
     if form == "hf":
@@ -178,7 +180,8 @@ def _timm_config(network: Network, said: Stated) -> dict[str, Any]:
     from amd_jax.data.transforms import crop_share  # Pillow, which the command line starts without
 
     e, b = network.encoder, network.encoder.block
-    names = {(s.width, s.depth): name for name, s in SIZES.items() if name not in ("debug", "giant")}
+    timms = ("tiny", "small", "base", "large", "huge")
+    names = {(s.width, s.depth): name for name, s in SIZES.items() if name in timms}
     size, patch = names.get((b.width, e.depth), "base"), network.patch[1]
     base = f"vit_{size}_patch{patch if (size, patch) in _TIMM_PATCHES else 16}_224"
     if size == "huge":

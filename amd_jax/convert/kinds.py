@@ -9,8 +9,9 @@ import numpy as np
 
 from amd_jax.convert import describe
 from amd_jax.convert.account import Row, condense
+from amd_jax.convert.facts import of_config
 from amd_jax.convert.files.tensors import METADATA_KEY, Source
-from amd_jax.convert.names import entries, hf, official
+from amd_jax.convert.names import entries, hf, official, towers
 from amd_jax.convert.names.entries import Entry
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network, Shape
 from amd_jax.errors import UserError, WeightsError
@@ -35,21 +36,37 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "hf_videomae_encoder": ("hf_video", "encoder", "Hugging Face VideoMAE, encoder only"),
     "hf_videomae": ("hf_video", "pretrain", "Hugging Face VideoMAE, pre-training"),
     "hf_videomae_classifier": ("hf_video", "classifier", "Hugging Face VideoMAE, classification"),
+    "hf_clip": ("hf_clip", "encoder", "Hugging Face CLIP, images"),
+    "hf_siglip": ("hf_siglip", "encoder", "Hugging Face SigLIP or SigLIP 2, images"),
+    "hf_dinov2": ("hf_dinov2", "encoder", "Hugging Face DINOv2, with or without registers"),
+    "hf_dinov3": ("hf_dinov3", "encoder", "Hugging Face DINOv3"),
     "timm_vit": ("image", "", "timm ViT"),
     "amd_jax": ("ours", "", "a checkpoint of this package"),
 }
 
-_KERNELS = ("patch_embeddings.projection.weight", "patch_embed.proj.weight")  # transformers' and all others'
+# Of the patch embedding: transformers', four of them, and all others'.
+_OFFICIAL_KERNEL = "patch_embed.proj.weight"
+_KERNELS = (
+    "patch_embeddings.projection.weight",
+    "embeddings.patch_embedding.weight",
+    "embeddings.patch_embeddings.weight",
+    _OFFICIAL_KERNEL,
+)
 
 # Kinds whose weights were trained on pixels of one or another mean and std; all others on ImageNet's.
-OF_ANY_PIXELS = ("timm_vit", "hf_vit", "hf_vit_classifier", "amd_jax")
+OF_ANY_PIXELS = ("timm_vit", "hf_vit", "hf_vit_classifier", *towers.FAMILIES, "amd_jax")
 
+_TEXT = "of the texts, which nobody reads here"
 # Weights that no model of ours has, and why they are not needed. Tried in order.
 _UNUSED = [
     (r"^generators\.\d+\.norm\.(weight|bias)$", "not used by the published forward pass"),
     (r"^(embeddings\.)?mask_token$", "the encoder has no mask token"),
     (r"^decoder\.decoder_embed\.bias$", "zero: transformers' ViTMAE cannot be without this bias"),
     (r"^pooler\.", "transformers' pooler stands behind the encoder and is not part of it"),
+    (r"^embeddings\.position_ids$", "a list of numbers"),
+    (r"^(head|attn_pool)\.", "the attention pooling stands behind the encoder and is not part of it"),
+    (r"^(visual_projection|classifier)\.", "stands behind the encoder and is not part of it"),
+    (r"^(text_model|text_projection|logit_scale|logit_bias)(\.|$)", _TEXT),
 ]
 
 
@@ -114,8 +131,8 @@ def recognise(source: Source, kind: str = "", given: describe.Facts | None = Non
     layout, names, embed = _layout(source)
     theirs = {name: source.arrays[old] for name, old in names.items()}
     # Our own exports say more than their config.json: what was a guess stays one.
-    facts = _stated(source) or (describe.of_hf(source.config) if source.config else {})
     try:
+        facts = _stated(source) or of_config(source.config)
         table, network = _described(theirs, layout, source.arrays[embed].shape, facts, given)
     except (UserError, ValueError, IndexError) as error:
         raise WeightsError(f"{source.path}: {' '.join(str(error).split())}") from error
@@ -183,7 +200,10 @@ def _layout(source: Source) -> tuple[str, dict[str, str], str]:
             f"{', '.join(KINDS)}"
         )
     video, old = source.arrays[names[kernel]].ndim == 5, names[kernel]
-    if kernel.endswith(_KERNELS[0]):
+    inner = {towers.inner_name(n): old for n, old in names.items()}
+    if family := towers.layout(set(inner)):
+        return family, inner, old
+    if not kernel.endswith(_OFFICIAL_KERNEL):
         named = {hf.published_name(n, video): old for n, old in names.items()}
         if len(named) != len(names):
             raise WeightsError(f"{source.path}: the same weight under two of transformers' spellings")
@@ -200,12 +220,21 @@ def _described(
     if len(kernel) not in (4, 5):
         raise WeightsError(f"its patch embedding is {list(kernel)}, not a convolution")
     parts = entries.Parts.of_names(theirs, kernel)
-    table = (hf if layout.startswith("hf_") else official).table(parts)
+    if layout in towers.FAMILIES:
+        table = towers.table(layout, parts)
+    else:
+        table = (hf if layout.startswith("hf_") else official).table(parts)
     there = entries.present(table, theirs)
     both = (ENCODER_POSITIONS, DECODER_POSITIONS)
     tables = {e.ours[0]: e.read([theirs[e.theirs[0]]])[0] for e in there if e.ours[0] in both}
     seen = {"patch": parts.patch, "channels": parts.channels, "video": parts.video}
     network = describe.describe(entries.first_shapes(there, theirs), facts | seen | given, tables)
+    unknown = layout in towers.FAMILIES or network.of_teachers() or "attn_pool.latent" in theirs
+    if unknown and "mlp" not in facts:
+        raise WeightsError(
+            "its activation is not known, because weights do not show it: give the whole folder, with the "
+            "config.json of a CLIP, SigLIP, DINOv2 or DINOv3 of transformers or timm"
+        )
     network.shapes()  # whether a model has such sizes
     return table, network
 
@@ -237,8 +266,17 @@ def _read(found: Found, table: list[Entry], theirs: dict[str, np.ndarray], names
         arrays=entries.read(read, theirs, found.network),
         origin={o: [_in_file(t, names) for t in e.theirs] for e in [*read, *tables.values()] for o in e.ours},
         shapes=shapes,
-        unused=[Row("dropped", names[n], "", theirs[n].shape, why) for n, why in reasons.items()],
+        unused=_dropped(reasons, theirs, names),
     )
+
+
+def _dropped(
+    reasons: Mapping[str, str], theirs: Mapping[str, np.ndarray], names: Mapping[str, str]
+) -> list[Row]:
+    """A row for each weight that no model of ours has; one for all those of a text tower."""
+    text = [names[name] for name, why in reasons.items() if why == _TEXT]
+    rows = [Row("dropped", names[n], "", theirs[n].shape, why) for n, why in reasons.items() if why != _TEXT]
+    return rows + ([Row("dropped", f"{len(text)} weights", "", (), _TEXT)] if text else [])
 
 
 def never_saved(name: str) -> bool:

@@ -127,6 +127,7 @@ def _load(
     have, here = found.network.encoder.block.norm_eps, encoder.block.norm_eps
     if have != here:  # it is no weight, and so is easily overlooked
         text = f"the file's norms were trained with epsilon {have:g}, here it is {here:g}"
+        text += f"; config.teacher.norm_eps={have:g} sets it" if who == "teacher" else ""
         whole.rows.append(Row("note", "", "", (), text))
     arrays = {name: np.array(array, np.float32, order="C") for name, array in whole.arrays.items()}
     return Loaded(nest(arrays), whole.new, whole.rows, headline(found))
@@ -158,6 +159,7 @@ def _check(found: Found, want: Want, channels: int, who: str) -> None:
     """The encoder must be the one the config describes; one line says what is not, and which keys to set."""
     n, have, asked = found.network, found.network.encoder, want.encoder
     h, w, size = have.block, asked.block, _size_keys(who, have)
+    patch_key = "teacher.patch_size" if who == "teacher" else "model.patch_size"
     sizes = [
         ("width", h.width, w.width, size),
         (f"width {h.width} and MLP width", h.mlp_width, w.mlp_width, size),
@@ -168,16 +170,30 @@ def _check(found: Found, want: Want, channels: int, who: str) -> None:
         ("qkv_bias", h.qkv_bias, w.qkv_bias, f"config.{who}.qkv_bias={h.qkv_bias!r}"),
         ("cls_token", have.cls_token, asked.cls_token, f"config.{who}.cls_token={have.cls_token}"),
         ("channels", n.channels, channels, f"config.data.channels={n.channels}"),
-        ("patch size", n.patch[1:], want.patch[1:], f"config.model.patch_size={n.patch[1]}"),
+        ("patch size", n.patch[1:], want.patch[1:], f"config.{patch_key}={n.patch[1]}"),
     ]
-    if asked.positions != "learned":  # they can start from any table
-        more = ", or 'learned', which starts from it" if who == "student" else ""
+    for name in ("mlp", "layer_scale"):
+        others.append((name, getattr(h, name), getattr(w, name), f"config.{who}.{name}={getattr(h, name)!r}"))
+    rope = ("rope_theta",) if have.positions == "rotary" else ()
+    for name in ("registers", "pre_norm", "patch_bias", *rope):
+        value = getattr(have, name)
+        others.append((name, value, getattr(asked, name), f"config.{who}.{name}={value!r}"))
+    if asked.positions != "learned" or have.positions == "rotary":  # they can start from any table
+        starts = who == "student" and have.positions != "rotary"
+        more = ", or 'learned', which starts from it" if starts else ""
         key = f"config.{who}.positions={have.positions!r}{more}"
         others.append(("positions", have.positions, asked.positions, key))
     # One key sets all sizes, so that the first one that is wrong says enough.
     wrong = [fact for fact in sizes if fact[1] != fact[2]][:1] + [f for f in others if f[1] != f[2]]
     if wrong:
         where = f"{who}.weights: {found.source.path} ({found.kind})"
+        if who == "student" and (of_teachers := n.of_teachers()):
+            has = ", ".join(f"{name} {value!r}" for name, value in of_teachers.items())
+            raise WeightsError(
+                f"{where} has {has}, which no student has; such weights are for teacher.weights"
+            )
+        if who == "teacher" and h.norm_eps != w.norm_eps:
+            wrong.append(("norm_eps", h.norm_eps, w.norm_eps, f"config.teacher.norm_eps={h.norm_eps:g}"))
         has = ", ".join(f"{what} {value!r}" for what, value, _, _ in wrong)
         asks = ", ".join(repr(value) for _, _, value, _ in wrong)
         keys = ", ".join(key for *_, key in wrong)

@@ -143,7 +143,8 @@ def _match_positions(out: Match, found: Found, want: Want) -> None:
     theirs = found.called(name) if name in found.origin or name in found.arrays else ""
     table, same_grid = found.arrays.get(name), have.grid == wanted.grid
     grids = f"{times(have.grid)} tokens in the file, {times(wanted.grid)} here"
-    how = f"bicubic in space, linear in time: {grids}"
+    antialias = found.network.antialias
+    how = f"bicubic{', antialiased,' if antialias else ''} in space, linear in time: {grids}"
     if have.positions == "learned":
         shape = (found.network.rows, have.block.width)
         if table is None or table.shape != shape:
@@ -152,9 +153,11 @@ def _match_positions(out: Match, found: Found, want: Want) -> None:
         if same_grid:
             out.rows.append(Row("used", theirs, name, shape))
         else:
-            table = resize.positions(table, have.cls_token, have.grid, wanted.grid)
+            table = resize.positions(table, have.cls_token, have.grid, wanted.grid, antialias)
             out.rows.append(Row("interpolated", theirs, name, shape, how))
         out.arrays[name] = table
+    elif have.positions == "rotary":
+        out.rows.append(Row("regenerated", "", "positions", (), "rotary, for any grid"))
     elif wanted.positions == "learned":
         # As MAE's interpolate_pos_embed: a place in the image keeps the positions it was trained with.
         table = fixed_table(have.positions, have.grid, wanted.block.width, wanted.cls_token)

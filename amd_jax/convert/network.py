@@ -37,6 +37,7 @@ class Network:
       align: as many layers as it has projections and generators; which ones, weights do not show.
       assumed: facts that the weights do not show and nobody stated, so that they are a guess:
         "heads", "decoder_heads", "generator_heads", "grid".
+      antialias: whether its library interpolates learned positions antialiased (timm, DINOv2 with registers).
     """
 
     encoder: ViTConfig
@@ -50,6 +51,7 @@ class Network:
     fc_norm: bool = False
     fc_norm_eps: float | None = None
     assumed: tuple[str, ...] = ()
+    antialias: bool = False
 
     @property
     def task(self) -> str:
@@ -103,6 +105,15 @@ class Network:
             why = str(error).strip().split("\n")[0][:200]
             raise WeightsError(f"its sizes do not fit together ({why})") from error
 
+    def of_teachers(self) -> dict[str, Any]:
+        """The encoder's options that no student has, by config key, where they are not the usual ones."""
+        e, usual = self.encoder, ViTConfig(BlockConfig(0, 0, 0), 0, (0, 0, 0))
+        both = {name: (getattr(e.block, name), getattr(usual.block, name)) for name in ("mlp", "layer_scale")}
+        of_vit = ("registers", "pre_norm", "patch_bias", "rope_theta")
+        both |= {name: (getattr(e, name), getattr(usual, name)) for name in of_vit}
+        rotary = {"positions": "rotary"} if e.positions == "rotary" else {}
+        return rotary | {name: have for name, (have, common) in both.items() if have != common}
+
     def cut_heads(self, name: str, x: np.ndarray) -> np.ndarray:
         """A parameter with its heads as an axis of their own, if it has any: a matter of the shape alone."""
         if (block := self.blocks(name)) is None or not name.endswith(("attn/qkv", "_bias")):
@@ -118,6 +129,8 @@ class Network:
             f"qkv_bias {b.qkv_bias}, cls_token {e.cls_token}, positions {e.positions}, "
             f"patch {times(self.patch)}, grid {times(e.grid)}, norm_eps {b.norm_eps:g}"
         ]
+        if more := [f"{name} {value}" for name, value in self.of_teachers().items()]:
+            out.append(f"a teacher's: {', '.join(more)}")
         if d:
             sizes = f"width {d.block.width}, depth {d.depth}, heads {d.block.heads}"
             out.append(f"decoder: {sizes}, positions {d.positions}")
@@ -166,6 +179,9 @@ class Network:
             "fc_norm": self.fc_norm,
             "fc_norm_eps": self.fc_norm_eps or e.block.norm_eps,
             "assumed": self.assumed,
+            "mlp": e.block.mlp,
+            "rope_theta": e.rope_theta,
+            "antialias": self.antialias,
         }
 
 

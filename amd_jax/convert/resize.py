@@ -1,5 +1,6 @@
 """Weights for another resolution, frame count or tubelet size."""
 
+import jax
 import numpy as np
 
 from amd_jax.convert.network import Triple
@@ -9,7 +10,7 @@ def cubic_matrix(old: int, new: int) -> np.ndarray:
     """`[new, old]` weights of bicubic interpolation along one axis.
 
     As torch.nn.functional.interpolate(mode="bicubic", align_corners=False) without antialiasing, which MAE's
-    interpolate_pos_embed and timm use: Keys' kernel with a = -0.75, borders repeated.
+    interpolate_pos_embed and transformers use: Keys' kernel with a = -0.75, borders repeated.
     """
     a = -0.75
     at = (np.arange(new) + 0.5) * old / new - 0.5
@@ -33,17 +34,28 @@ def linear_matrix(old: int, new: int) -> np.ndarray:
     return out
 
 
-def positions(table: np.ndarray, cls_token: bool, old: Triple, new: Triple) -> np.ndarray:
+def antialiased_matrix(old: int, new: int) -> np.ndarray:
+    """`[new, old]` weights of the same with antialias=True, which timm uses, and DINOv2 with registers.
+
+    Keys' kernel with a = -0.5, as wide as the new pixels are far apart, cut off at the border.
+    """
+    return np.asarray(jax.image.resize(np.eye(old, dtype=np.float32), (new, old), "cubic", antialias=True))
+
+
+def positions(
+    table: np.ndarray, cls_token: bool, old: Triple, new: Triple, antialias: bool = False
+) -> np.ndarray:
     """A learned table `[(1 +) tokens, width]` for another grid: bicubic in space, linear in time."""
+    matrix = antialiased_matrix if antialias else cubic_matrix
     table = table.astype(np.float32)
     cls, patches = table[: int(cls_token)], table[int(cls_token) :]
     x = patches.reshape(*old, -1)
     if old[0] != new[0]:
         x = np.einsum("nt,thwc->nhwc", linear_matrix(old[0], new[0]), x)
     if old[1] != new[1]:
-        x = np.einsum("nh,thwc->tnwc", cubic_matrix(old[1], new[1]), x)
+        x = np.einsum("nh,thwc->tnwc", matrix(old[1], new[1]), x)
     if old[2] != new[2]:
-        x = np.einsum("nw,thwc->thnc", cubic_matrix(old[2], new[2]), x)
+        x = np.einsum("nw,thwc->thnc", matrix(old[2], new[2]), x)
     return np.concatenate([cls, x.reshape(-1, table.shape[-1]).astype(np.float32)])
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -10,6 +11,14 @@ import jax
 import jax.numpy as jnp
 
 xavier = nn.initializers.xavier_uniform()
+
+Rotation = tuple[jax.Array, jax.Array]  # cosines and sines `[batch, tokens, 1, half a head's width]`
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(nn.gelu, approximate=False),  # exact (erf)
+    "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+    "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +30,8 @@ class BlockConfig:
     mlp_width: int
     qkv_bias: str = "qkv"  # which of q, k, v have a bias: "qkv", "qv" (VideoMAE) or "none"
     norm_eps: float = 1e-6
+    mlp: str = "gelu"  # a name of `ACTIVATIONS`, or "swiglu": SiLU of a third linear layer gates the first
+    layer_scale: bool = False  # each branch is multiplied by a trained scale, feature by feature (DINOv2)
     dtype: Any = jnp.float32  # compute type; parameters, norms and softmax are float32
     attention: Literal["xla", "cudnn"] = "xla"  # implementation of jax.nn.dot_product_attention
     remat: bool = False
@@ -92,7 +103,8 @@ class Attention(nn.Module):
     config: BlockConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, rotation: Rotation | None = None) -> jax.Array:
+        """`rotation` turns queries and keys by their place in the image; see `rotated`."""
         c = self.config
         batch, tokens, width = x.shape
         shape = (c.heads, width // c.heads)
@@ -107,21 +119,38 @@ class Attention(nn.Module):
             k = add(k, self.param("k_bias", zeros, shape))
         if "v" in c.qkv_bias:
             v = add(v, self.param("v_bias", zeros, shape))
+        if rotation is not None:
+            q, k = rotated(q, rotation), rotated(k, rotation)
         x = jax.nn.dot_product_attention(q, k, v, implementation=c.attention)
         return Linear(width, dtype=c.dtype, name="proj")(x.reshape(batch, tokens, width))
 
 
+def rotated(x: jax.Array, rotation: Rotation) -> jax.Array:
+    """Rotary positions: the n-th feature of the first half of a head and that of the second turn together.
+
+    Args:
+      x: `[batch, tokens, heads, head width]`.
+      rotation: cosines and sines of each token's angles.
+    """
+    cos, sin = rotation
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
 class Mlp(nn.Module):
-    """Linear, exact (erf) GELU, linear."""
+    """Linear, activation (or the gate of a SwiGLU), linear."""
 
     config: BlockConfig
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
-        x = Linear(c.mlp_width, dtype=c.dtype, name="fc1")(x)
-        x = nn.gelu(x, approximate=False)
-        return Linear(c.width, dtype=c.dtype, name="fc2")(x)
+        y = Linear(c.mlp_width, dtype=c.dtype, name="fc1")(x)
+        if c.mlp == "swiglu":
+            y = nn.silu(Linear(c.mlp_width, dtype=c.dtype, name="gate")(x)) * y
+        else:
+            y = ACTIVATIONS[c.mlp](y)
+        return Linear(c.width, dtype=c.dtype, name="fc2")(y)
 
 
 class Block(nn.Module):
@@ -130,13 +159,24 @@ class Block(nn.Module):
     config: BlockConfig
 
     @nn.compact
-    def __call__(self, x: jax.Array, keep: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, keep: jax.Array | None = None, rotation: Rotation | None = None
+    ) -> jax.Array:
         """`keep` `[batch, 2]` scales the two branches of each example (drop path)."""
         c = self.config
         y = layer_norm("norm1", c.norm_eps)(x).astype(c.dtype)
-        x = x + _scaled(Attention(c, name="attn")(y), keep, 0)
+        y = self._layer_scaled(Attention(c, name="attn")(y, rotation), "scale1")
+        x = x + _scaled(y, keep, 0)
         y = layer_norm("norm2", c.norm_eps)(x).astype(c.dtype)
-        return x + _scaled(Mlp(c, name="mlp")(y), keep, 1)
+        y = self._layer_scaled(Mlp(c, name="mlp")(y), "scale2")
+        return x + _scaled(y, keep, 1)
+
+    def _layer_scaled(self, branch: jax.Array, name: str) -> jax.Array:
+        """LayerScale, which starts at one here: those that are read have been trained."""
+        if not self.config.layer_scale:
+            return branch
+        scale = self.param(name, nn.initializers.ones, (self.config.width,))
+        return (branch * scale).astype(branch.dtype)
 
 
 def _scaled(branch: jax.Array, keep: jax.Array | None, which: int) -> jax.Array:
@@ -151,7 +191,11 @@ class Blocks(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, taps: tuple[int, ...] = (), keep: jax.Array | None = None
+        self,
+        x: jax.Array,
+        taps: tuple[int, ...] = (),
+        keep: jax.Array | None = None,
+        rotation: Rotation | None = None,
     ) -> tuple[jax.Array, dict[int, jax.Array]]:
         """Run all blocks.
 
@@ -159,6 +203,7 @@ class Blocks(nn.Module):
           x: `[batch, tokens, width]`.
           taps: layers, counted from 1, whose outputs are wanted.
           keep: `[batch, depth, 2]`, factors of the two branches of each block (drop path).
+          rotation: of each token, the same in every block; see `rotated`.
 
         Returns:
           The output of the last block, and the output of each tapped one.
@@ -174,7 +219,7 @@ class Blocks(nn.Module):
 
         def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
             params, kept = inputs
-            return block.apply({"params": params}, x, kept), None  # type: ignore[return-value]
+            return block.apply({"params": params}, x, kept, rotation), None  # type: ignore[return-value]
 
         if self.config.remat:
             layer = jax.checkpoint(layer, prevent_cse=False)

@@ -20,6 +20,12 @@ def patch(config: ConfigDict) -> tuple[int, int, int]:
     return config.model.tubelet, config.model.patch_size, config.model.patch_size
 
 
+def teacher_patch(config: ConfigDict) -> tuple[int, int, int]:
+    """The same of the teacher's tokens, which are as many as the student's and lie where those do."""
+    side = config.teacher.patch_size or config.model.patch_size
+    return config.model.tubelet, side, side
+
+
 def grid(config: ConfigDict) -> tuple[int, int, int]:
     """Tokens along (time, height, width)."""
     side = config.data.image_size // config.model.patch_size
@@ -63,6 +69,11 @@ def encoder(config: ConfigDict, who: str) -> ViTConfig:
         attention="xla" if config.model.attention == "auto" else config.model.attention,
         remat=config.model.remat,
     )
+    more: dict[str, Any] = {}
+    if who == "teacher":
+        in_blocks = {name: keys[name] for name in ("mlp", "layer_scale", "norm_eps")}
+        block = dataclasses.replace(block, **in_blocks)
+        more = {name: keys[name] for name in ("registers", "pre_norm", "patch_bias", "rope_theta")}
     return ViTConfig(
         block,
         keys.depth or size.depth,
@@ -70,6 +81,7 @@ def encoder(config: ConfigDict, who: str) -> ViTConfig:
         keys.cls_token,
         keys.positions,
         patch_init="uniform" if config.data.frames > 1 else "xavier",
+        **more,
     )
 
 

@@ -8,7 +8,8 @@ from amd_jax.models.vit import ViTConfig
 
 def blocks(block: BlockConfig, depth: int, tokens: int) -> int:
     """One forward pass of one example: 2 operations per multiply-add; norms and activations not counted."""
-    linear = 2 * tokens * (4 * block.width**2 + 2 * block.width * block.mlp_width)
+    mlp = 3 if block.mlp == "swiglu" else 2
+    linear = 2 * tokens * (4 * block.width**2 + mlp * block.width * block.mlp_width)
     attention = 4 * tokens**2 * block.width
     return depth * (linear + attention)
 
@@ -16,16 +17,20 @@ def blocks(block: BlockConfig, depth: int, tokens: int) -> int:
 def encoder(config: ViTConfig, patch_tokens: int, patch_values: int) -> int:
     """Patch embedding and blocks over the visible tokens."""
     embed = 2 * patch_tokens * patch_values * config.block.width
-    return embed + blocks(config.block, config.depth, patch_tokens + config.cls_token)
+    return embed + blocks(config.block, config.depth, patch_tokens + config.prefix)
 
 
 def pretrain_step(
-    student: Student, teacher: ViTConfig | None, visible: tuple[int, int], patch_values: int
+    student: Student,
+    teacher: ViTConfig | None,
+    visible: tuple[int, int],
+    patch_values: int,
+    teacher_patch_values: int,
 ) -> int:
     """One example's share of a step: student forward and backward (three forwards), teacher forward.
 
     `visible` is the number of tokens that student and teacher see. Recomputation (remat) is not counted, as
-    usual for model FLOPs utilisation.
+    usual for model FLOPs utilisation; nor is making the images the size that the teacher wants.
     """
     seen, teacher_seen = visible
     enc, dec, align = student.encoder, student.decoder, student.align
@@ -39,7 +44,7 @@ def pretrain_step(
         total += pairs * 2 * seen * enc.block.width * align.teacher_width
         if align.generator is not None:
             total += len(align.student_gen) * blocks(align.generator, align.generator_depth, teacher_seen)
-    teacher_flops = encoder(teacher, teacher_seen, patch_values) if teacher else 0
+    teacher_flops = encoder(teacher, teacher_seen, teacher_patch_values) if teacher else 0
     return 3 * total + teacher_flops
 
 

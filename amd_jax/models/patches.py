@@ -20,6 +20,16 @@ def patchify(pixels: jax.Array, patch: Patch) -> jax.Array:
     return x.reshape(b, (t // pt) * (h // ph) * (w // pw), pt * ph * pw * c)
 
 
+def resized(pixels: jax.Array, size: tuple[int, int], method: str) -> jax.Array:
+    """`[batch, frames, height, width, channels]` as float32 in [0, 1], of another height and width.
+
+    `method` is "bicubic" or "bilinear", antialiased as Pillow's, without its rounding to 8 bits.
+    """
+    name = {"bicubic": "cubic", "bilinear": "linear"}[method]
+    shape = (*pixels.shape[:2], *size, pixels.shape[-1])
+    return jnp.clip(jax.image.resize(to_unit(pixels), shape, name, antialias=True), 0, 1)
+
+
 def unpatchify(patches: jax.Array, patch: Patch, grid: Patch) -> jax.Array:
     """The inverse of `patchify`; `grid` is the number of tokens along (t, h, w)."""
     b = patches.shape[0]

@@ -1,4 +1,4 @@
-"""Fixed position tables, as the published models compute them."""
+"""Fixed position tables and rotary angles, as the published models compute them."""
 
 import numpy as np
 
@@ -27,6 +27,18 @@ def sincos_2d(grid: tuple[int, int], width: int) -> np.ndarray:
 
     rows, columns = np.meshgrid(np.arange(grid[0]), np.arange(grid[1]), indexing="ij")
     return np.concatenate([encode(columns), encode(rows)], axis=1).astype(np.float32)
+
+
+def rotary(grid: tuple[int, int, int], head_width: int, theta: float) -> np.ndarray:
+    """DINOv3's angles `[tokens, head_width / 2]`: half of them turn with the height, half with the width.
+
+    A token's place is its centre, from -1 to 1 over the image, so that another grid needs no interpolation.
+    Every frame of a video has the same. Source: DINOv3 `rope_position_encoding.py`.
+    """
+    turns = 2 * np.pi / theta ** np.arange(0, 1, 4 / head_width)
+    rows, columns = (2 * (np.arange(n) + 0.5) / n - 1 for n in grid[1:])
+    height, width = (place.reshape(-1, 1) * turns for place in np.meshgrid(rows, columns, indexing="ij"))
+    return np.tile(np.concatenate([height, width], axis=1), (grid[0], 1)).astype(np.float32)
 
 
 def table(kind: str, grid: tuple[int, int, int], width: int) -> np.ndarray:

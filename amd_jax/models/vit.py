@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from amd_jax.models import positions
-from amd_jax.models.blocks import BlockConfig, Blocks, Linear, layer_norm, xavier
+from amd_jax.models.blocks import BlockConfig, Blocks, Linear, Rotation, layer_norm, xavier
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +24,23 @@ class ViTConfig:
     depth: int
     grid: tuple[int, int, int]
     cls_token: bool = True
-    positions: str = "sincos_2d"  # a fixed table of amd_jax/models/positions.py, or "learned"
+    positions: str = "sincos_2d"  # a fixed table of amd_jax/models/positions.py, "learned" or "rotary"
     patch_init: str = "xavier"
+    # Of teachers alone.
+    registers: int = 0  # tokens between CLS and patches that stand for no place (DINOv2, DINOv3)
+    pre_norm: bool = False  # a norm before the first block (CLIP)
+    patch_bias: bool = True  # of the patch embedding (CLIP: none)
+    rope_theta: float = 100.0  # base of the periods of rotary positions
 
     @property
     def tokens(self) -> int:
         """Patch tokens of a whole input, without the CLS token."""
         return self.grid[0] * self.grid[1] * self.grid[2]
+
+    @property
+    def prefix(self) -> int:
+        """Tokens in front of the patches: CLS and registers."""
+        return self.cls_token + self.registers
 
 
 class ViT(nn.Module):
@@ -56,33 +66,52 @@ class ViT(nn.Module):
           keep: `[batch, depth, 2]`, drop path's factors; see `drop_path`.
 
         Returns:
-          `[batch, (1 +) n, width]` after the final norm, CLS token first if there is one; and the taps,
-          each of the same shape.
+          `[batch, (1 +) n, width]` after the final norm, CLS token first if there is one, then registers if
+          there are any; and the taps, each of the same shape.
         """
         c = self.config
         width, dtype = c.block.width, c.block.dtype
         init = _patch_init(c.patch_init, patches.shape[-1])
-        x = Linear(width, dtype=dtype, name="patch_embed", **init)(patches)
-        table = self._positions()
-        x += table[c.cls_token :][indices].astype(dtype)
+        x = Linear(width, c.patch_bias, dtype=dtype, name="patch_embed", **init)(patches)
+        table, prefix, token = self._positions(), [], nn.initializers.truncated_normal(0.02)
+        if table is not None:
+            x += table[c.cls_token :][indices].astype(dtype)
         if c.cls_token:
-            cls = self.param("cls_token", nn.initializers.truncated_normal(0.02), (width,))
-            cls = jnp.broadcast_to(cls + table[0], (x.shape[0], 1, width))  # before the cast: see `product`
-            x = jnp.concatenate([cls.astype(dtype), x], axis=1)
-        x, tapped = Blocks(c.block, c.depth, name="blocks")(x, taps, keep)
+            cls = self.param("cls_token", token, (width,))
+            cls = cls if table is None else cls + table[0]
+            prefix.append(jnp.broadcast_to(cls, (x.shape[0], 1, width)))  # before the cast: see `product`
+        if c.registers:
+            registers = self.param("registers", token, (c.registers, width))
+            prefix.append(jnp.broadcast_to(registers, (x.shape[0], *registers.shape)))
+        if prefix:
+            x = jnp.concatenate([*(tokens.astype(dtype) for tokens in prefix), x], axis=1)
+        if c.pre_norm:
+            x = layer_norm("pre_norm", c.block.norm_eps)(x).astype(dtype)
+        x, tapped = Blocks(c.block, c.depth, name="blocks")(x, taps, keep, self._rotation(indices))
         if self.final_norm:
             x = layer_norm("norm", c.block.norm_eps)(x)
         return x, tapped
 
-    def _positions(self) -> jax.Array:
-        """`[(1 +) tokens, width]`; a fixed table is zero for the CLS token."""
+    def _positions(self) -> jax.Array | None:
+        """`[(1 +) tokens, width]`, zero for the CLS token if fixed; None where positions are rotary."""
         c = self.config
+        if c.positions == "rotary":
+            return None
         width = c.block.width
         if c.positions == "learned":
             init = nn.initializers.truncated_normal(0.02)
             return self.param("positions", init, (c.cls_token + c.tokens, width))
         table = jnp.asarray(positions.table(c.positions, c.grid, width))
         return jnp.pad(table, ((int(c.cls_token), 0), (0, 0)))
+
+    def _rotation(self, indices: jax.Array) -> Rotation | None:
+        """Rotary positions of the tokens that are seen; what stands in front of the patches does not turn."""
+        c = self.config
+        if c.positions != "rotary":
+            return None
+        angles = jnp.asarray(positions.rotary(c.grid, c.block.width // c.block.heads, c.rope_theta))[indices]
+        angles = jnp.pad(angles, ((0, 0), (c.prefix, 0), (0, 0)))[:, :, None]
+        return jnp.cos(angles), jnp.sin(angles)
 
 
 def _patch_init(name: str, fan_in: int) -> dict[str, Any]:

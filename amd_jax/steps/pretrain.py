@@ -30,6 +30,8 @@ class Pretraining:
     teacher_visible: int
     teacher_mean: tuple[float, ...] = ()  # of the pixels that the teacher sees; empty: as the student
     teacher_std: tuple[float, ...] = ()
+    teacher_patch: tuple[int, int, int] | None = None  # None: as the student's
+    teacher_resize: str = "bicubic"  # how images become its size, where its patches are of another
 
     inputs: ClassVar[tuple[str, ...]] = ("pixels",)
 
@@ -50,6 +52,8 @@ class Pretraining:
             teacher_visible=teacher_visible,
             teacher_mean=tuple(config.teacher.mean),
             teacher_std=tuple(config.teacher.std),
+            teacher_patch=build.teacher_patch(config),
+            teacher_resize=config.teacher.resize or "bicubic",
         )
 
     @property
@@ -63,9 +67,10 @@ class Pretraining:
         """Student forward and backward, teacher forward."""
         times = self.student.encoder.grid[0]
         seen = (self.student_visible * times, self.teacher_visible * times)
-        values = math.prod(self.patch) * len(self.mean)
+        both = (self.patch, self.teacher_patch or self.patch)
+        values, teacher_values = (math.prod(patch) * len(self.mean) for patch in both)
         teacher = self.teacher.config if self.teacher else None
-        return flops.pretrain_step(self.student, teacher, seen, values)
+        return flops.pretrain_step(self.student, teacher, seen, values, teacher_values)
 
     def prepare(self, key: jax.Array, batch: Batch) -> Batch:
         """The masks of a step."""
@@ -89,8 +94,8 @@ class Pretraining:
         """Random teacher parameters; an empty dict without a teacher."""
         if self.teacher is None:
             return {}
-        at = self.masks(key, 1).teacher
-        return self.teacher.init(key, self._teacher_visible(self._blank(), at), at)["params"]
+        at, blank = self.masks(key, 1).teacher, self._blank_pixels()
+        return self.teacher.init(key, self._teacher_visible(self._teacher_patches(blank), at), at)["params"]
 
     def student_output(
         self, params: Any, pixels: jax.Array, masks: Masks, predict_all: bool = False
@@ -103,9 +108,14 @@ class Pretraining:
         """The frozen teacher's tapped layers, `[batch, (1 +) teacher-visible, width]` each."""
         assert self.teacher is not None
         assert self.student.align is not None
-        x = self._teacher_visible(patches.patchify(pixels, self.patch), masks.teacher)
-        taps = self.student.align.teacher_layers
+        x = self._teacher_visible(self._teacher_patches(pixels), masks.teacher)
+        config, taps = self.teacher.config, self.student.align.teacher_layers
         _, tapped = self.teacher.apply({"params": params}, x, masks.teacher, taps)
+        if config.registers:  # they stand for no patch
+            tapped = {
+                layer: jnp.concatenate([y[:, : config.cls_token], y[:, config.prefix :]], axis=1)
+                for layer, y in tapped.items()
+            }
         return jax.lax.stop_gradient(tapped)  # type: ignore[arg-type]
 
     def targets(self, pixels: jax.Array, at: jax.Array) -> jax.Array:
@@ -140,10 +150,21 @@ class Pretraining:
         """Gathers first, so that only patches somebody sees are normalised and embedded."""
         return patches.normalize(patches.gather_tokens(patched, at), self.mean, self.std)
 
+    def _teacher_patches(self, pixels: jax.Array) -> jax.Array:
+        """As many patches as the student's; where they are of another size, of images resized to it."""
+        patch = self.teacher_patch or self.patch
+        if patch != self.patch:
+            _, rows, columns = self.student.encoder.grid
+            pixels = patches.resized(pixels, (rows * patch[1], columns * patch[2]), self.teacher_resize)
+        return patches.patchify(pixels, patch)
+
     def _teacher_visible(self, patched: jax.Array, at: jax.Array) -> jax.Array:
         """The same for the teacher, whose pixels are normalised as in its own training."""
         mean, std = self.teacher_mean or self.mean, self.teacher_std or self.std
         return patches.normalize(patches.gather_tokens(patched, at), mean, std)
 
+    def _blank_pixels(self) -> jax.Array:
+        return jnp.zeros((1, *self.input_shape), jnp.uint8)
+
     def _blank(self) -> jax.Array:
-        return patches.patchify(jnp.zeros((1, *self.input_shape), jnp.uint8), self.patch)
+        return patches.patchify(self._blank_pixels(), self.patch)

@@ -219,6 +219,8 @@ def _teacher(program: Program) -> tuple[Any, int]:
     pixels, own = ([tuple(config[who][name]) for name in ("mean", "std")] for who in ("teacher", "data"))
     if pixels != own:  # what it is shown makes another teacher of it
         fingerprint = zlib.crc32(repr(pixels).encode(), fingerprint)
+    if config.teacher.patch_size not in (0, config.model.patch_size):
+        fingerprint = zlib.crc32(config.teacher.resize.encode(), fingerprint)
     cast = programs.cast_teacher(config, params)
     return sharding.place(cast, programs.where(program.teacher)), fingerprint
 

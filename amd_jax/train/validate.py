@@ -19,6 +19,12 @@ from amd_jax.models.sizes import SIZES
 from amd_jax.steps.losses import distance_name
 from amd_jax.train import profiling
 
+# Keys of an encoder that shows its layers; a classifier's logits come from a ViT like the student.
+_OF_FEATURES = (
+    *("patch_size", "resize", "mlp", "layer_scale", "registers", "pre_norm", "patch_bias"),
+    "rope_theta",
+)
+
 
 def validate(config: ConfigDict) -> None:
     """Check a whole config.
@@ -256,6 +262,21 @@ def _alignment(config: ConfigDict) -> None:
 
 
 def _teacher_weights(config: ConfigDict) -> None:
+    usual = {name: KEYS[f"teacher.{name}"].default for name in _OF_FEATURES}
+    for name, value in usual.items() if methods.of(config).teacher == "logits" else ():
+        _need(
+            config.teacher[name] == value,
+            f"teacher.{name}={config.teacher[name]!r} is for a teacher of features; leave it at {value!r} "
+            f"for method={config.method!r}",
+        )
+    block = build.encoder(config, "teacher").block
+    _need(
+        config.teacher.positions != "rotary" or block.width // block.heads % 4 == 0,
+        f"teacher.heads={block.heads}: rotary positions need a multiple of 4 features in a head, not "
+        f"{block.width // block.heads}",
+    )
+    _need(config.teacher.norm_eps > 0, "teacher.norm_eps=0: must be positive")
+    _need(config.teacher.rope_theta > 0, "teacher.rope_theta=0: must be positive")
     weights = config.teacher.weights
     _need(
         bool(weights) or config.teacher.random,

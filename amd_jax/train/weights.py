@@ -14,14 +14,15 @@ from amd_jax.convert.files.stated import Stated
 from amd_jax.convert.kinds import OF_ANY_PIXELS, original_kind, recognise
 from amd_jax.convert.load import Loaded, load_classifier, load_encoder, load_student
 from amd_jax.errors import ConfigError, UserError
+from amd_jax.models import build
 from amd_jax.processes import meet
 
 
 def with_teacher_pixels(config: ConfigDict) -> ConfigDict:
-    """The config with `teacher.mean` and `teacher.std` set, in a copy where they were not.
+    """The config with `teacher.mean`, `.std` and `.resize` set, in a copy where they were not.
 
-    A key that is set stays; else it is what the weights' files say, else as for the student. What was found,
-    and what was assumed, is printed.
+    A key that is set stays; else it is what the weights' files say, else as for the student (`resize`:
+    bicubic). What was found, and what was assumed, is printed.
 
     Raises:
       ConfigError: the files are not readable, or speak of another number of channels.
@@ -35,6 +36,11 @@ def with_teacher_pixels(config: ConfigDict) -> ConfigDict:
         except UserError as error:
             keys = "config.data.channels, or config.teacher.mean and .std"
             raise ConfigError(f"teacher.weights: {error}; set {keys}") from error
+    patch, size, how = build.teacher_patch(config)[1], data.image_size, teacher.resize
+    if resized := patch != config.model.patch_size:
+        size = build.grid(config)[1] * patch
+        known = said.interpolation in ("bicubic", "bilinear")
+        config.teacher.resize = how = how or (said.interpolation if known else "bicubic")
     silent = teacher.weights and not (said.mean or (teacher.mean and teacher.std))
     assumed = silent and original_kind(recognise(open_source(teacher.weights))) in OF_ANY_PIXELS
     if jax.process_index() == 0:
@@ -47,7 +53,9 @@ def with_teacher_pixels(config: ConfigDict) -> ConfigDict:
         elif said.mean:
             where = "as set" if teacher.mean or teacher.std else f"as {said.origin} says"
             print(f"the teacher sees pixels of mean {mean} and std {std}, {where}")
-        if other := said.differing_input(data.image_size, data.frames > 1):
+        if resized:
+            print(f"the teacher sees the student's images resized to {size}x{size} pixels, {how}")
+        if other := said.differing_input(size, data.frames > 1):
             print(f"the teacher was trained on other inputs: {other}")
     return config
 
@@ -62,7 +70,8 @@ def load_teacher(config: ConfigDict, task: Any) -> Any:
                 f"teacher.weights={src!r} has no {', '.join(loaded.new)}: give a fine-tuned teacher"
             )
     else:
-        loaded = load_encoder(src, task.teacher.config, task.patch, channels, final_norm=False)
+        patch = build.teacher_patch(config)
+        loaded = load_encoder(src, task.teacher.config, patch, channels, final_norm=False)
     _report("teacher", src, loaded)
     return loaded.params
 

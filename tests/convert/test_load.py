@@ -78,7 +78,7 @@ def test_layers_above_the_last_needed_one_and_the_decoder_are_named_as_dropped(s
         ({"encoder": stack(768, 1, 12, 3072, "qv")}, "config.teacher.qkv_bias='qkv'"),
         ({"cls_token": False}, "config.teacher.cls_token=True"),
         ({"channels": 1}, "config.data.channels=3"),
-        ({"patch": (1, 16, 16)}, "config.model.patch_size=8"),
+        ({"patch": (1, 16, 16)}, "config.teacher.patch_size=8"),
         ({"positions": "sincos_1d"}, "config.teacher.positions='sincos_2d'"),
     ],
 )

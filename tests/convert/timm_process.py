@@ -1,9 +1,13 @@
-"""Opens exports in timm, as a process of its own: `timm_process.py TIMM_FOLDER JOBS_FOLDER`.
+"""Opens exports in timm, and makes teachers with it, as a process of its own: `timm_process.py TIMM JOBS`.
 
-Every folder in JOBS_FOLDER is an export with `pixels.npy` (uint8 `[batch, height, width, channels]`) and
-`photo.npy` (one larger image); beside them it writes `theirs.npz`: what timm's model makes of the pixels
-normalised as its config says (`logits`, `features`), and of the photo its evaluation transform
+JOBS is a folder of folders. One with `pixels.npy` (uint8 `[batch, height, width, channels]`) and `photo.npy`
+(one larger image) is an export; beside them comes `theirs.npz`: what timm's model makes of the pixels
+(`logits`, `features`), normalised as its config says, and of the photo its evaluation transform
 (`transformed`); and as JSON in `names` the class names.
+
+One with `teacher.json` (an architecture of timm and its arguments), `pixels.npy` (normalised, channels first)
+and `at.npy` (tokens `[batch, n]`) becomes the folder of a small random model as timm saves its own;
+`theirs.npz` holds what each layer makes of these tokens, embedded with the whole image, and the epsilon.
 """
 
 import contextlib
@@ -61,7 +65,35 @@ def answer(timm: Any, folder: Path) -> None:
         )
 
 
+def make_teacher(timm: Any, folder: Path) -> None:
+    """Saves a model, and what its layers make of pixels of another resolution than its own."""
+    architecture, arguments = json.loads((folder / "teacher.json").read_text())
+    model, generator = timm.create_model(architecture, **arguments).eval(), torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+    timm.models.save_for_hf(model, str(folder), model_args=arguments, safe_serialization=True)
+    x, at = (torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("pixels", "at"))
+    # As where such weights are loaded into a model of that size: its module says what becomes of positions.
+    other = timm.create_model(architecture, **arguments | {"img_size": x.shape[-1]}).eval()
+    module: Any = sys.modules[type(model).__module__]
+    other.load_state_dict(module.checkpoint_filter_fn(model.state_dict(), other))
+    with torch.no_grad():
+        embedded, rope = other._pos_embed(other.patch_embed(x)), None
+        if isinstance(embedded, tuple):
+            embedded, rope = embedded
+        embedded = getattr(other, "norm_pre", torch.nn.Identity())(embedded)
+        prefix = other.num_prefix_tokens
+        places = torch.cat([torch.arange(prefix).expand(len(at), -1), at + prefix], dim=1)
+        y, layers = torch.take_along_dim(embedded, places[..., None], dim=1), {}
+        chosen = {} if rope is None else {"rope": rope[at][:, None]}
+        for i, block in enumerate(other.blocks, 1):
+            y = block(y, **chosen)
+            layers[str(i)] = y.numpy()
+    np.savez(folder / "theirs.npz", eps=other.blocks[0].norm1.eps, **layers)
+
+
 if __name__ == "__main__":
     library = import_timm(sys.argv[1])
     for job in sorted(Path(sys.argv[2]).iterdir()):
-        answer(library, job)
+        (make_teacher if (job / "teacher.json").is_file() else answer)(library, job)

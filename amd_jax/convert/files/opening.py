@@ -173,8 +173,7 @@ def _merged(path: str, parts: list[Source]) -> Source:
 
 
 def _with_config(source: Source, path: str, config: dict[str, Any]) -> Source:
-    # timm's config.json has another form, and our exports describe themselves.
-    if config.get("model_type") not in ("vit", "vit_mae", "videomae"):
+    if not config:
         return dataclasses.replace(source, path=path)
     return dataclasses.replace(source, path=path, what=f"{source.what} with config.json", config=config)
 

@@ -22,7 +22,11 @@ _PROJECTION = re.compile(
 
 
 class Parts(NamedTuple):
-    """What a table has to know beforehand: of a video or not, with a decoder or not, and how many heads."""
+    """What a table has to know beforehand: of a video or not, with a decoder or not, and how many heads.
+
+    `packed`: the two layers before a SwiGLU's product are one in the file. `cls_row`: where there is a CLS
+    token, the position table has a row for it.
+    """
 
     video: bool
     pretrain: bool
@@ -31,6 +35,8 @@ class Parts(NamedTuple):
     projections: int = 0
     mlps: int = 0  # of a projection
     generators: int = 0
+    packed: bool = False
+    cls_row: bool = True
 
     @classmethod
     def of(cls, network: Network) -> "Parts":
@@ -41,8 +47,8 @@ class Parts(NamedTuple):
         return cls(n.video, n.decoder is not None, n.patch, n.channels, *counts, generators)
 
     @classmethod
-    def of_names(cls, names: Collection[str], kernel: Shape) -> "Parts":
-        """Those of a file, from its names and the shape of its patch embedding."""
+    def of_names(cls, names: Mapping[str, np.ndarray], kernel: Shape) -> "Parts":
+        """Those of a file, from its names (and some shapes) and the shape of its patch embedding."""
         video = len(kernel) == 5
         patch = (kernel[2] if video else 1, kernel[-2], kernel[-1])
         decoders = ("decoder_embed.weight", "decoder.decoder_embed.weight", "encoder_to_decoder.weight")
@@ -50,7 +56,17 @@ class Parts(NamedTuple):
         mlps = len({mlp for _, mlp, fc1 in heads if fc1})
         generators = numbers(names, "generators.")
         pretrain = any(name in names for name in decoders)
-        return cls(video, pretrain, patch, kernel[1], len({n for n, *_ in heads}), mlps, len(generators))
+        packed = any(
+            {first, last} <= names.keys() and names[first].shape[:1] == (2 * names[last].shape[-1],)
+            for first, last in (
+                ("blocks.0.mlp.fc1.weight", "blocks.0.mlp.fc2.weight"),
+                ("encoder.layer.0.mlp.weights_in.weight", "encoder.layer.0.mlp.weights_out.weight"),
+            )
+        )
+        rows = names["pos_embed"].shape[-2] if "pos_embed" in names else 0
+        alone = "reg_token" in names and math.isqrt(rows) ** 2 == rows  # timm's no_embed_class
+        count = len({n for n, *_ in heads})
+        return cls(video, pretrain, patch, kernel[1], count, mlps, len(generators), packed, not alone)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +101,58 @@ def token(ours: str, theirs: str) -> Entry:
 
 
 def positions(ours: str, theirs: str) -> Entry:
-    """A position table: theirs is `[1, (1 +) tokens, width]`."""
+    """A position table, or several tokens: theirs is `[1, (1 +) tokens, width]`."""
     return Entry((ours,), (theirs,), lambda a: [a[0].reshape(a[0].shape[-2:])], lambda a: [a[0][None]])
+
+
+def patch_positions(ours: str, theirs: str) -> Entry:
+    """A position table without a row for the CLS token, whose position is zero."""
+    return Entry(
+        (ours,),
+        (theirs,),
+        lambda a: [np.pad(a[0].reshape(a[0].shape[-2:]), ((1, 0), (0, 0)))],
+        lambda a: [a[0][None, 1:]],
+    )
+
+
+def equal(ours: str, theirs: str) -> Entry:
+    """The same array on both sides."""
+    return Entry((ours,), (theirs,), list, list)
 
 
 def linear(ours: str, theirs: str) -> list[Entry]:
     """A linear layer: theirs is `[out, in]`, ours `[in, out]`."""
     kernel = Entry((f"{ours}/kernel",), (f"{theirs}.weight",), lambda a: [a[0].T], lambda a: [a[0].T])
     return [kernel, same(f"{ours}/bias", f"{theirs}.bias")]
+
+
+def packed_gate(ours: str, theirs: str) -> list[Entry]:
+    """The first layers of a SwiGLU, in theirs one: the gate, then what it gates."""
+    first = (f"{ours}/gate", f"{ours}/fc1")
+    return [
+        Entry(
+            tuple(f"{name}/kernel" for name in first),
+            (f"{theirs}.weight",),
+            lambda a: np.split(a[0].T, 2, axis=-1),
+            lambda a: [np.concatenate(a, axis=-1).T],
+        ),
+        Entry(
+            tuple(f"{name}/bias" for name in first),
+            (f"{theirs}.bias",),
+            lambda a: np.split(a[0], 2),
+            lambda a: [np.concatenate(a)],
+        ),
+    ]
+
+
+def separate_qkv(ours: str, theirs: tuple[str, ...]) -> Entry:
+    """q, k and v are three linear layers `[width, width]` in theirs."""
+    return Entry(
+        (ours,),
+        tuple(f"{name}.weight" for name in theirs),
+        lambda x: [np.stack([y.T for y in x], axis=1)],
+        lambda x: [x[0][:, i].reshape(len(x[0]), -1).T for i in range(3)],
+    )
 
 
 def norm(ours: str, theirs: str) -> list[Entry]:

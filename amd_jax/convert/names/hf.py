@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 
 from amd_jax.convert.files.stated import INTERPOLATIONS, Stated, numbered
-from amd_jax.convert.names.entries import Entry, Parts, linear, norm, patch_embed, positions, same, token
+from amd_jax.convert.names.entries import (
+    Entry,
+    Parts,
+    linear,
+    norm,
+    patch_embed,
+    positions,
+    same,
+    separate_qkv,
+    token,
+)
 from amd_jax.convert.network import DECODER_POSITIONS, ENCODER_POSITIONS, Network
 from amd_jax.errors import WeightsError
 
@@ -190,15 +200,9 @@ def _check(network: Network) -> None:
 
 
 def _blocks(ours: str, theirs: str, video: bool) -> list[Entry]:
-    """q, k and v are three linear layers `[width, width]`."""
     a, b = f"{ours}/layers", f"{theirs}.{{}}"
     attn = f"{b}.attention.attention"
-    qkv = Entry(
-        (f"{a}/attn/qkv",),
-        tuple(f"{attn}.{name}.weight" for name in _QKV.values()),
-        lambda x: [np.stack([y.T for y in x], axis=1)],
-        lambda x: [x[0][:, i].reshape(len(x[0]), -1).T for i in range(3)],
-    )
+    qkv = separate_qkv(f"{a}/attn/qkv", tuple(f"{attn}.{name}" for name in _QKV.values()))
     biases = [(n, f"{attn}.{n}_bias" if video else f"{attn}.{name}.bias") for n, name in _QKV.items()]
     return [
         *norm(f"{a}/norm1", f"{b}.layernorm_before"),
