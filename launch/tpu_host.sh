@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Sets up one host of a TPU; launch/tpu_pod.sh runs it on all of them. Run again, it installs only what is missing.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [ -z "${PYTHON:-}" ]; then
+    for version in 3.13 3.12 3.11; do
+        [ -n "${PYTHON:-}" ] || PYTHON=$(command -v "python$version" || true)
+    done
+    if [ -z "$PYTHON" ] && ! [ -x .venv/bin/python ]; then
+        # Ubuntu 22.04, which the TPUs' images are made of, comes with 3.10. A fresh host is still updating itself.
+        apt=(sudo apt-get -o DPkg::Lock::Timeout=600 --quiet --yes)
+        "${apt[@]}" update
+        "${apt[@]}" install python3.11 python3.11-venv
+    fi
+    PYTHON=${PYTHON:-python3.11}
+fi
+. launch/setup_env.sh requirements-tpu.txt
+. launch/setup_env.sh requirements-gcs.txt
+# The TPU runtime of v5e and later starts and stops sooner with huge pages; jax warns where they are off.
+pages=/sys/kernel/mm/transparent_hugepage/enabled
+grep -q '\[always\]' $pages || echo always | sudo tee $pages >/dev/null || true
