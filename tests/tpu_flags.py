@@ -1,4 +1,4 @@
-"""Prints, as JSON, how many sums over chips the TPU compiler lets run beside computation; needs libtpu and no TPU.
+"""Prints, as JSON, how the TPU compiler sums gradients over chips in a loop; needs libtpu and no TPU.
 
 A program of its own: libtpu would stay loaded in the tests' process, and reads its flags once.
 """

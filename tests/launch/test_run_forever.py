@@ -1,4 +1,4 @@
-"""launch/run_forever.sh starts again after 75 and 76, as long as there is progress, and never against a signal."""
+"""launch/run_forever.sh starts again after 75 and 76 while there is progress, and never against a signal."""
 
 import signal
 import subprocess

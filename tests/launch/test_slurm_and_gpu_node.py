@@ -1,4 +1,4 @@
-"""launch/slurm.sh and launch/gpu_node.sh start real processes on CPU devices; SLURM's programs are stood in for."""
+"""launch/slurm.sh and launch/gpu_node.sh start real processes on CPUs; SLURM's programs are stood in for."""
 
 import os
 import re
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.launchers import environment, launch, program
-from tests.runs import ROOT, metrics
 from tests.ports import free_port
+from tests.runs import ROOT, metrics
 
 # What the real ones do as far as the launcher relies on it.
 SBATCH = """
@@ -91,7 +91,7 @@ def test_one_process_for_all_gpus_is_the_launcher_itself(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_run_starts_in_slurm_is_told_to_save_and_goes_on_on_a_node(tmp_path: Path) -> None:
-    """Two processes each, which find each other by SLURM's variables, and by flags. Process 0 alone writes."""
+    """Two processes each, which find each other by SLURM's variables, and by flags; only one writes."""
     port = free_port(61441, 65535)
     around = stand_ins(tmp_path)
     around |= {"JOB": str(port - 61440), "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}

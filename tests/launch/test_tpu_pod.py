@@ -9,15 +9,23 @@ import pytest
 from tests.launchers import environment, program
 from tests.runs import ROOT
 
-# A TPU of two hosts. `ssh` and `scp` do what they are told in the hosts' home folders; the others note their call, and
-# `describe` says the next line of a file.
+# A TPU of two hosts. `ssh` and `scp` do what they are told in the hosts' home folders; the others note their call,
+# and `describe` says the next line of a file.
 GCLOUD = r"""
 echo "$*" >> "$PLACE/calls"
 for word; do
-    case $word in --worker=all) workers='0 1' ;; --worker=*) workers=${word#*=} ;; --command=*) text=${word#*=} ;; esac
+    case $word in
+    --worker=all) workers='0 1' ;;
+    --worker=*) workers=${word#*=} ;;
+    --command=*) text=${word#*=} ;;
+    esac
 done
 case " $* " in
-*' describe '*) line=$(head -n 1 "$PLACE/states"); sed -i 1d "$PLACE/states"; [ -n "$line" ] || exit 1; echo "$line" ;;
+*' describe '*)
+    line=$(head -n 1 "$PLACE/states")
+    sed -i 1d "$PLACE/states"
+    [ -n "$line" ] || exit 1
+    echo "$line" ;;
 *' scp '*) for n in $workers; do cp "$5" "$PLACE/host$n/${6#*:}"; done ;;
 *' ssh '*) for n in $workers; do (cd "$PLACE/host$n" && HOME=$PWD HOST=$n bash -c "$text") || exit; done ;;
 esac
@@ -141,7 +149,7 @@ def test_a_host_without_a_new_enough_python_gets_one(place: Path) -> None:
     tools, notes = place / "tools", place / "notes"
     # Where it is called python3.11 only after it has been installed.
     made = f'printf "#!/bin/bash\\necho \\$* >> {notes}" > .venv/bin/python; chmod +x .venv/bin/python'
-    program(tools, "package", f'echo "$*" >> {notes}; mkdir -p .venv/bin; {made}')
+    program(tools, "package", f'echo "$*" >> {notes}; [ "$2" != venv ] || {{ mkdir -p .venv/bin; {made}; }}')
     install = f'case $* in *" install "*) mv {tools}/package {tools}/python3.11 ;; esac'
     program(tools, "sudo", f'echo "$*" >> {notes}; {install}')
     for name in ("bash", "basename", "cat", "chmod", "cmp", "dirname", "env", "grep", "mkdir", "mv"):

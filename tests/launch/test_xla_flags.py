@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from tests.launchers import launch, variable
-from tests.tpu import answer, needs_libtpu
 
 RUN = ("--", "--config=C")
 
