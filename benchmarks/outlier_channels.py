@@ -1,11 +1,11 @@
-"""What normalising a teacher's features is worth where a few of their channels are far larger than the others.
+"""What normalising a teacher's features is worth where a few of their channels are far larger than others.
 
     python benchmarks/outlier_channels.py --workdir=DIR [--steps=300] [--factor=30] [--seeds=1]
 
 CLIP, SigLIP and DINOv2 have such channels, and their weights cannot be had here. So the demo's MAE teacher is
 trained, and what it shows of each taught layer is multiplied: every channel by 1, two of 96 by `factor`. The
-features know the same as before. Students learn by AMD from either, with each `loss.feature_norm`; printed is the
-linear probe of their encoders. Finished runs in DIR are kept.
+features know the same as before. Students learn by AMD from either, with each `loss.feature_norm`; printed is
+the linear probe of their encoders. Finished runs in DIR are kept.
 """
 
 import argparse

@@ -20,12 +20,17 @@ needs_libtpu = pytest.mark.skipif(
 
 
 @functools.cache
-def answer(module: str) -> Any:
-    """The JSON that `python -m module` prints."""
+def answer(module: str, flags: str = "") -> Any:
+    """The JSON that `python -m module` prints, where libtpu has these flags.
+
+    Raises:
+      AssertionError: it ended otherwise, with what it said.
+    """
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(LIBTPU), "LIBTPU_INIT_ARGS": flags}
     done = subprocess.run(
         [sys.executable, "-m", module],
         cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(LIBTPU)},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
     )
