@@ -9,8 +9,8 @@ import pytest
 from tests.launchers import environment, program
 from tests.runs import ROOT
 
-# A TPU of two hosts. `ssh` and `scp` do what they are told in the hosts' home folders; the others note their call,
-# and `describe` says the next line of a file.
+# A TPU of two hosts. `ssh` and `scp` do what they are told in the hosts' home folders; the others note their
+# call, and `describe` says the next line of a file.
 GCLOUD = r"""
 echo "$*" >> "$PLACE/calls"
 for word; do
