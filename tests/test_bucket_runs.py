@@ -32,7 +32,7 @@ def stopped_after(step: int, process: subprocess.Popen[str], how: signal.Signals
 
 @pytest.fixture(scope="module")
 def run(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A run in a bucket that was terminated, went on, was killed and went on; one on a disk that was not."""
+    """A run in a bucket that was terminated, killed and went on both times; and an unbroken one on a disk."""
     where, disk = f"{storage.new_bucket()}/runs/amd", tmp_path_factory.mktemp("disk")
     with start(f"--workdir={where}", *SMALL) as process:
         told = stopped_after(3, process, signal.SIGTERM)
@@ -100,20 +100,17 @@ def test_a_run_in_a_bucket_is_probed_exported_scored_and_a_teacher(
 
 
 @pytest.mark.slow
-def test_two_processes_save_in_one_bucket_and_go_on(bucket: str) -> None:
-    where = f"{bucket}/two"
-    arguments = [f"--workdir={where}", *SMALL, "--config.steps=4", "--config.optim.warmup_steps=2"]
-    arguments += ["--config.log.pictures_every=0", "--config.checkpoint.every=2", "--distributed"]
-    for _ in range(2):
-        place = [f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
-        ended([start(*arguments, *place, f"--process={i}") for i in range(2)], 0)
-        folder = buckets.place(where) / FOLDER
-        assert sorted(p.name for p in folder.iterdir()) == ["2", "4"]
-        written = [
-            name
-            for name in json.loads((folder / "4" / checksums.FILE).read_text())
-            if "ocdbt.process_" in name
-        ]
-        assert {name.split("/")[1] for name in written} == {"ocdbt.process_0", "ocdbt.process_1"}
-        assert checksums.damage(folder / "4") == ""
-        assert list(losses(where)) == [1, 2, 3, 4]
+def test_two_processes_go_on_in_a_bucket_and_save_there_together(run: tuple[str, Path]) -> None:
+    where = f"{run[0]}_by_two"
+    buckets.filesystem().cp(run[0], where, recursive=True)
+    arguments = [f"--workdir={where}", *SMALL, "--config.steps=22", "--config.log.pictures_every=0"]
+    arguments += ["--distributed", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
+    ended([start(*arguments, f"--process={i}") for i in range(2)], 0)
+    folder = buckets.place(where) / FOLDER
+    assert sorted(p.name for p in folder.iterdir()) == ["20", "22"]
+    watched = json.loads((folder / "22" / checksums.FILE).read_text())
+    writers = {name.split("/")[1] for name in watched if "ocdbt.process_" in name}
+    assert writers == {"ocdbt.process_0", "ocdbt.process_1"}
+    assert checksums.damage(folder / "22") == ""
+    assert load_params(where)[1] == 22
+    assert list(losses(where)) == list(range(1, 23))

@@ -280,8 +280,3 @@ def test_events_are_on_disk_soon_after_they_were_written(
     writer.write_scalars(1, {"loss": 1.0})
     assert [event.step for event in _events(tmp_path).Scalars("loss")] == [1]
     writer.close()
-
-
-def test_remote_directories_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="gs://bucket/run"):
-        metrics.make_writer("gs://bucket/run", resume_step=0)
