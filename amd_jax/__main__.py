@@ -12,6 +12,8 @@ COMMANDS = {
     "convert": ("amd_jax.convert", "weights in and out of the PyTorch world"),
     "compare": ("amd_jax.compare", "train and score every method from the same start"),
     "plan": ("amd_jax.plan", "memory, time and traffic of a run on devices that need not be there"),
+    "bench": ("amd_jax.bench", "time, memory and input of a run on the devices that are here"),
+    "gpu-check": ("amd_jax.gpu_check", "everything that only a GPU can show"),
     "prepare": ("amd_jax.data.prepare", "prepare a data set of TensorFlow Datasets"),
     "manifest": ("amd_jax.data.manifest", "list videos, of a folder or of annotation files; check them"),
     "prepare-video": ("amd_jax.data.prepare_video", "videos as small clips in a few large files"),

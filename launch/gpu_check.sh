@@ -5,11 +5,14 @@
 #   PYTHON=python3.12 bash launch/gpu_check.sh --json=gpu.json
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+if [ -z "${PYTHON:-}" ]; then
+    if [ -x .venv/bin/python ]; then PYTHON=.venv/bin/python; else PYTHON=python3; fi
+fi
 for module in jax flax optax ml_collections safetensors; do
-    "$PYTHON" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$module') is None)" || {
+    if ! "$PYTHON" -c "import sys, importlib.util as i; sys.exit(i.find_spec('$module') is None)"; then
         echo "error: $module is not installed; $PYTHON -m pip install 'jax[cuda13]' flax optax ml-collections safetensors" >&2
         exit 2
-    }
+    fi
 done
+export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1} PYTHONMALLOC=${PYTHONMALLOC:-malloc}
 exec "$PYTHON" -m amd_jax.gpu_check "$@"

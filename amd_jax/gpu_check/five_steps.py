@@ -24,8 +24,10 @@ CONFIGS = {
 }
 WATCHED = ("loss", "grad_norm")
 # Relative differences of these in any of the steps. AdamW makes steps of equal size out of gradients of any
-# size, so rounding errors grow.
-TOLERANCES = {"float32": (1e-3, 1e-2), "bfloat16": (2e-2, 1e-1)}
+# size, so rounding errors grow. For scale: with AMD's larger networks below, two levels of optimisation of
+# the CPU's compiler differ by 1e-7 and 8e-8 in float32, by 2e-5 and 7e-5 in bfloat16, and the two types from
+# each other by 3e-4 and 1.4e-3.
+TOLERANCES = {"float32": (1e-4, 1e-3), "bfloat16": (5e-3, 2e-2)}
 
 
 def check(setting: Setting, method: str) -> None:

@@ -1,6 +1,7 @@
 """The bench of the published configs on one accelerator, with the largest batch that it has room for."""
 
 import dataclasses
+import gc
 from typing import Any
 
 import jax
@@ -59,8 +60,22 @@ def check(setting: Setting, name: str) -> None:
     config.batch_size = largest_batch(config, MOST[variant.config]) if setting.full else 8
     cold = setting.full and (variant.attention, variant.remat) == ("xla", False)
     options = Options(STEPS if setting.full else 2, warmup=1, cold=cold, input=False)
-    (found,) = measure([(f"configs/{variant.config}.py", config)], options, jax.devices()[:1]).programs
+    while (found := _timed(f"configs/{variant.config}.py", config, options)) is None:
+        gc.collect()
+        config.batch_size //= 2
     setting.add("speed", name, MEASURED, _text(found), figures(found))
+
+
+def _timed(name: str, config: ConfigDict, options: Options) -> Findings | None:
+    """The numbers; None where the batch had no room after all, and could be smaller."""
+    try:
+        (found,) = measure([(name, config)], options, jax.devices()[:1]).programs
+    except (ConfigError, RuntimeError) as error:  # it was checked, or tried
+        no_room = isinstance(error, ConfigError) or "RESOURCE_EXHAUSTED" in str(error)
+        if not no_room or config.batch_size < 2:
+            raise
+        return None
+    return found
 
 
 def largest_batch(config: ConfigDict, most: int) -> int:
@@ -87,8 +102,12 @@ def _memory(config: ConfigDict, mesh: jax.sharding.Mesh, batch: int) -> int:
     config = config.copy_and_resolve_references()
     config.batch_size = batch
     lowered = programs.build(config, mesh, *PHOTOGRAPHS).lower()
-    options = UNTUNED if mesh.devices.flat[0].platform == "gpu" else None
-    return preflight.step_memory(lowered.compile(compiler_options=options)) or 0
+    try:
+        options = UNTUNED if mesh.devices.flat[0].platform == "gpu" else None
+        compiled = lowered.compile(compiler_options=options)
+    except RuntimeError:  # a compiler that wants to choose its kernels all the same
+        compiled = lowered.compile()
+    return preflight.step_memory(compiled) or 0
 
 
 def _text(f: Findings) -> str:

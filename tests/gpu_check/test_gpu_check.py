@@ -4,16 +4,17 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from amd_jax.errors import ConfigError
 from amd_jax.gpu_check import __main__ as gpu_check
-from amd_jax.gpu_check import repeated
+from amd_jax.gpu_check import repeated, speed
 from amd_jax.gpu_check.attention import shapes
 from amd_jax.gpu_check.five_steps import CONFIGS, TOLERANCES, config_of
 from amd_jax.gpu_check.rows import DIFFERS, FAILED, OK, SKIPPED, Row, Setting, judged, read
-from amd_jax.gpu_check.speed import VARIANTS, largest_batch
 from amd_jax.train.validate import validate
 from tests.runs import ROOT
 
@@ -22,7 +23,7 @@ from tests.runs import ROOT
 def test_all_of_it_runs_on_a_cpu_and_finds_no_difference(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     environment = {**os.environ, "XLA_FLAGS": ""}
-    command = ["bash", "launch/gpu_check.sh", "--cpu", "--methods=mae", f"--json={file}"]
+    command = ["bash", "launch/gpu_check.sh", "--cpu", "--methods=mae", "--minutes=60", f"--json={file}"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "no accelerator: small sizes on the CPU" in done.stdout
@@ -93,18 +94,30 @@ def test_attention_is_compared_in_the_shapes_of_the_published_configs() -> None:
 def test_the_largest_batch_lies_on_a_line_and_below_the_most(
     room: float, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from amd_jax.errors import ConfigError
-    from amd_jax.gpu_check import speed
-
     config = config_of("mae", full=False)
     monkeypatch.setattr(speed, "_memory", lambda config, mesh, batch: 2 + batch)
     monkeypatch.setattr(speed.preflight, "device_memory", lambda mesh: room)
     if expected:
-        assert largest_batch(config, most=64) == np.clip((0.85 * room - 2) // 32 * 32, 0, 64)
+        assert speed.largest_batch(config, most=64) == np.clip((0.85 * room - 2) // 32 * 32, 0, 64)
     else:
         with pytest.raises(ConfigError, match="32 examples need"):
-            largest_batch(config, most=64)
+            speed.largest_batch(config, most=64)
+
+
+def test_a_batch_that_has_no_room_after_all_is_halved(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried = []
+
+    def measure(wanted: Any, *rest: Any) -> Any:
+        tried.append(wanted[0][1].batch_size)
+        raise RuntimeError("RESOURCE_EXHAUSTED: out of memory") if tried[-1] > 4 else ValueError("another")
+
+    monkeypatch.setattr(speed, "measure", measure)
+    with pytest.raises(ValueError, match="another"):
+        speed.check(Setting(full=False, out=tmp_path / "rows"), speed.VARIANTS[0].name)
+    assert tried == [8, 4]
 
 
 def test_every_variant_has_its_name() -> None:
-    assert len({variant.name for variant in VARIANTS}) == len(VARIANTS)
+    assert len({variant.name for variant in speed.VARIANTS}) == len(speed.VARIANTS)
