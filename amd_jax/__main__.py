@@ -9,6 +9,8 @@ from amd_jax import exits
 COMMANDS = {
     "train": ("amd_jax.main", "train a model, go on with a run, or evaluate it"),
     "probe": ("amd_jax.probe", "linear probe and kNN of the encoders of finished runs"),
+    "embed": ("amd_jax.use.embed", "features of images or videos as a table"),
+    "predict": ("amd_jax.use.predict", "the likeliest classes of images or videos"),
     "convert": ("amd_jax.convert", "weights in and out of the PyTorch world"),
     "compare": ("amd_jax.compare", "train and score every method from the same start"),
     "plan": ("amd_jax.plan", "memory, time and traffic of a run on devices that need not be there"),

@@ -25,6 +25,7 @@ COMMANDS = (
     "plan",
     "planning",
     "probe",
+    "use",
 )  # of the top level; its other files are the ground
 PACKAGES = {"data": "data and convert", "convert": "data and convert"}
 
@@ -74,7 +75,7 @@ def box(module: str) -> str:
 def floor(module: str) -> str:
     """The floor of a module of `amd_jax`."""
     name = box(module)
-    if name in COMMANDS:
+    if name in COMMANDS or module == "amd_jax":  # whose `load` is `amd_jax.use`'s
         return "commands"
     top = (ROOT / "amd_jax" / name).is_dir()
     return PACKAGES.get(name, name) if top else "ground"

@@ -96,11 +96,11 @@ def random_resized_crop(
     return resize(image[top : top + height, left : left + width], size, size)
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """`image` [H, W, C] resized to [height, width, C], bicubic with antialiasing."""
+def resize(image: np.ndarray, height: int, width: int, interpolation: str = "bicubic") -> np.ndarray:
+    """`image` [H, W, C] resized to [height, width, C] with a filter of Pillow's, which antialias."""
     if image.shape[:2] == (height, width):
         return image
-    resized = np.asarray(_to_pil(image).resize((width, height), Image.Resampling.BICUBIC))
+    resized = np.asarray(_to_pil(image).resize((width, height), Image.Resampling[interpolation.upper()]))
     return resized.reshape(height, width, image.shape[2])
 
 
@@ -133,8 +133,13 @@ def resize_center_crop(image: np.ndarray, size: int) -> np.ndarray:
     margin a 28×28 image comes back as it is.
     """
     height, width = with_short_side(image.shape[:2], int(size / crop_share(size)))
-    top, left = round((height - size) / 2), round((width - size) / 2)
-    return resize(image, height, width)[top : top + size, left : left + size]
+    return center_crop(resize(image, height, width), size, size)
+
+
+def center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The centre [height, width, C] of `image`, which is at least as large; torchvision's CenterCrop."""
+    top, left = round((image.shape[0] - height) / 2), round((image.shape[1] - width) / 2)
+    return image[top : top + height, left : left + width]
 
 
 def _to_pil(image: np.ndarray) -> Image.Image:

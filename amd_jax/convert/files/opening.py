@@ -60,7 +60,7 @@ def _stated(path: Path) -> stated.Stated:
     if not path.is_dir():
         said = _read_folder(path.parent) if path.name in _MODEL_FILES else stated.Stated()
         return said.or_else(_read_header(path))
-    run, _ = _run_of(path)
+    run, _ = run_of(path)
     if (path / WEIGHTS).is_file():
         return _read_header(path / WEIGHTS)
     if run:
@@ -98,7 +98,7 @@ def _read_run(run: Path) -> stated.Stated:
     return stated.Stated(tuple(data.mean), tuple(data.std), size, how, classes, origin)
 
 
-def _run_of(folder: Path) -> tuple[Path | None, int | None]:
+def run_of(folder: Path) -> tuple[Path | None, int | None]:
     """The workdir that `folder` is, or is a checkpoint of; and the step of that checkpoint."""
     run, step = folder, None
     if folder.parent.name == "checkpoints" and folder.name.isdigit():
@@ -131,7 +131,7 @@ def _open_file(path: str) -> Source:
 def _open_folder(folder: Path) -> Source:
     if (folder / WEIGHTS).is_file():
         return read_safetensors(str(folder / WEIGHTS))
-    run, step = _run_of(folder)
+    run, step = run_of(folder)
     if run:
         return _open_run(run, step)
     config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}

@@ -23,7 +23,8 @@ class Stated:
       mean: subtracted from pixels in [0, 1], one number per channel, or one for all channels.
       std: divided by, likewise.
       size: height and width in pixels.
-      interpolation: how images are resized to it, as "bicubic".
+      interpolation: how images are resized, as "bicubic".
+      resize: what they are resized to before the centre of `size` is cut out: the short side, or both.
       classes: names by label.
       origin: the file that says so of the pixels.
     """
@@ -34,6 +35,7 @@ class Stated:
     interpolation: str = ""
     classes: tuple[str, ...] = ()
     origin: str = ""
+    resize: tuple[int, ...] = ()
 
     def or_else(self, other: "Stated") -> "Stated":
         """This, and of what it does not say (pixels, classes) the word of `other`."""
@@ -88,7 +90,8 @@ def from_json(data: Any, origin: str) -> Stated:
     """
     if not isinstance(data, Mapping):
         raise WeightsError(f"{origin}: what it says of pixels is not a JSON object")
-    return _stated(origin, *(data.get(key) for key in ("mean", "std", "size", "interpolation", "classes")))
+    keys = ("mean", "std", "size", "interpolation", "classes", "resize")
+    return _stated(origin, *(data.get(key) for key in keys))
 
 
 def of_timm(config: Mapping[str, Any], origin: str) -> Stated:
@@ -105,7 +108,20 @@ def of_timm(config: Mapping[str, Any], origin: str) -> Stated:
     names = config.get("label_names") or cfg.get("label_names") or cfg.get("labels")
     size = cfg.get("input_size")
     size = size[1:] if isinstance(size, list) and len(size) == 3 else None
-    return _stated(origin, cfg.get("mean"), cfg.get("std"), size, cfg.get("interpolation"), names)
+    resize = _timm_resize(cfg, size, origin)
+    return _stated(origin, cfg.get("mean"), cfg.get("std"), size, cfg.get("interpolation"), names, resize)
+
+
+def _timm_resize(cfg: Mapping[str, Any], size: Any, origin: str) -> list[int] | None:
+    """As timm's `transforms_imagenet_eval`: crop_pct is the share of the short side that is seen."""
+    share = _numbers(cfg.get("crop_pct"), "crop_pct", origin)
+    if not share or share[0] <= 0 or not size:
+        return None
+    both = [math.floor(x / share[0]) for x in _numbers(size, "input_size", origin)]
+    if cfg.get("crop_mode") == "squash":
+        return both
+    # "border" fills up with a colour; without it, what is seen of an image is what both have in common.
+    return [both[0]] if both[0] == both[1] else [max(both)]
 
 
 def of_processor(processor: Mapping[str, Any], origin: str) -> Stated:
@@ -125,16 +141,29 @@ def of_processor(processor: Mapping[str, Any], origin: str) -> Stated:
     if scale != 1 and mean is not None and std is not None:
         mean = [x / scale for x in _numbers(mean, "image_mean", origin)]
         std = [x / scale for x in _numbers(std, "image_std", origin)]
-    size = processor.get("crop_size") if processor.get("do_center_crop") else processor.get("size")
-    if isinstance(size, Mapping):
-        edge = size.get("shortest_edge")
-        size = [size.get("height", edge), size.get("width", edge)]
-        size = None if None in size else size
-    elif isinstance(size, int):
-        size = [size, size]
+    cropped = bool(processor.get("do_center_crop"))
+    resize, size = _sides(processor.get("size"), cropped, origin)
+    if cropped:
+        size = _sides(processor.get("crop_size"), cropped, origin)[1]
     resample = processor.get("resample")
     how = INTERPOLATIONS.get(resample) if isinstance(resample, int) else None
-    return _stated(origin, mean, std, size, how)
+    return _stated(origin, mean, std, size, how, resize=resize)
+
+
+def _sides(size: Any, cropped: bool, origin: str) -> tuple[list[Any] | None, list[Any] | None]:
+    """A size of transformers': what is resized to (the short side, or both), and height and width.
+
+    In old files it is a number: of the short side where a crop follows, else of both.
+    """
+    if isinstance(size, Mapping):
+        if (edge := size.get("shortest_edge")) is not None:
+            return [edge], [edge, edge]
+        both = [size.get("height"), size.get("width")]
+        return (None, None) if None in both else (both, both)
+    if size is not None:
+        edge = _numbers(size, "size", origin)[0]
+        return [edge] if cropped else [edge, edge], [edge, edge]
+    return None, None
 
 
 def of_transformers(config: Mapping[str, Any], origin: str) -> Stated:
@@ -168,6 +197,7 @@ def _stated(
     size: Any = None,
     interpolation: Any = None,
     classes: Any = None,
+    resize: Any = None,
 ) -> Stated:
     """Checked values.
 
@@ -180,7 +210,8 @@ def _stated(
     sizes = tuple(map(int, _numbers(size, "size", origin)))
     how = interpolation if isinstance(interpolation, str) else ""
     names = tuple(map(str, classes)) if isinstance(classes, list | tuple) else ()
-    return Stated(means, stds, sizes, how, names, origin)
+    resized = tuple(map(int, _numbers(resize, "resize", origin)))
+    return Stated(means, stds, sizes, how, names, origin, resized)
 
 
 def _listed(values: tuple[float, ...]) -> str:
