@@ -12,13 +12,13 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from amd_jax.buckets import place
 from amd_jax.convert.files.opening import open_source, read_stated, run_of
 from amd_jax.convert.kinds import recognise
 from amd_jax.convert.matching import Want, match
@@ -239,7 +239,7 @@ def load(src: str, *, clips: int = 1, crops: int = 1, dtype: str = "auto", kind:
 
 def _sampler(src: str, clips: int) -> Sampler | None:
     """How a run of ours tests on videos."""
-    if (run := run_of(Path(src))[0]) is None:
+    if src.startswith("hf:") or (run := run_of(place(src))[0]) is None:
         return None
     from amd_jax.workdir import run_config  # orbax, which only runs need
 

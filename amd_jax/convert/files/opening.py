@@ -196,7 +196,7 @@ def _local(src: str) -> str:
     """
     if src.startswith(SCHEME):
         path = place(src)
-        return src if _run_of(path)[0] else str(fetch(path, _SUFFIXES, _described(path.name)))
+        return src if run_of(path)[0] else str(fetch(path, _SUFFIXES, _described(path.name)))
     if not src.startswith("hf://"):
         return src
     parts = src.removeprefix("hf://").strip("/").split("/")
