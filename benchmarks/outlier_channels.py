@@ -1,9 +1,9 @@
 """What normalising a teacher's features is worth where a few of their channels are far larger than others.
 
-    python benchmarks/outlier_channels.py --workdir=DIR [--steps=300] [--factor=30] [--seeds=1]
+    python benchmarks/outlier_channels.py --workdir=DIR
 
 CLIP, SigLIP and DINOv2 have such channels, and their weights cannot be had here. So the demo's MAE teacher is
-trained, and what it shows of each taught layer is multiplied: every channel by 1, two of 96 by `factor`. The
+trained, and what it shows of each taught layer is multiplied: every channel by 1, two of 96 by --factor. The
 features know the same as before. Students learn by AMD from either, with each `loss.feature_norm`; printed is
 the linear probe of their encoders. Finished runs in DIR are kept.
 """
@@ -72,8 +72,8 @@ def main() -> None:
     """Trains what is missing and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--teacher_steps", type=int, default=1000)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--teacher_steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--factor", type=float, default=30.0)
     parser.add_argument("--seeds", type=int, default=1)
     args = parser.parse_args()

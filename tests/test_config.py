@@ -127,6 +127,12 @@ def test_amd_on_videos_is_by_the_released_scripts(name: str) -> None:
     assert (c.data.sampling, c.data.stride) == kind
 
 
+# Of teachers that are no MAE.
+OTHERS_WEIGHTS = {
+    "vits_in1k_dinov2": "hf://facebook/dinov2-with-registers-large",
+    "vitb_in1k_siglip2": "hf://google/siglip2-large-patch16-256",
+    "vitb_in1k_clip": "hf://openai/clip-vit-large-patch14",
+}
 TEACHERS = [name for name in FILES if "demo" not in name and load(name, "").method in ("amd", "dmae", "kd")]
 
 
@@ -135,7 +141,7 @@ def test_a_config_with_a_teacher_names_the_published_file_it_wants(name: str) ->
     """DMAE's was pre-trained without normalised targets, MAE's other files were not; KD's is fine-tuned."""
     config, text = load(name, ""), importlib.import_module(f"configs.{name}").__doc__ or ""
     kind = {"amd": "pretrain", "dmae": "visualize", "kd": "finetuned"}[config.method]
-    wanted = f"mae_{kind}_vit_{config.teacher.size}.pth"
+    wanted = OTHERS_WEIGHTS.get(name, f"mae_{kind}_vit_{config.teacher.size}.pth")
     if config.data.frames > 1:
         amd = {"k400": "VideoMAEv1_vit_L_k400_pt_1600e.pth", "ssv2": "VideoMAEv1_vit_L_ssv2_pt_2400e.pth"}
         tuned = "hf://MCG-NJU/videomae-large-finetuned-kinetics"

@@ -20,7 +20,7 @@ from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.classifier import Classifier
 from amd_jax.models.sizes import SIZES
 from amd_jax.models.student import Student
-from amd_jax.models.vit import ViT, ViTConfig
+from amd_jax.models.vit import TEACHER_OPTIONS, ViT, ViTConfig, option
 from amd_jax.trees import nest
 
 _BEFORE_NORM = {"encoder/norm": "features are taken before the final norm"}
@@ -122,7 +122,7 @@ def _load(
     want = Want(shapes, encoder, patch, model.decoder if isinstance(model, Student) else None)
     align = model.align if isinstance(model, Student) else None
     found = _with_wanted_guesses(recognise(open_source(src), kind), want, align.generator if align else None)
-    _check(found, want, channels, who)
+    _check(found, want, channels, who, of_features=who == "teacher" and isinstance(model, ViT))
     whole = match(found, want, reasons)
     have, here = found.network.encoder.block.norm_eps, encoder.block.norm_eps
     if have != here:  # it is no weight, and so is easily overlooked
@@ -155,11 +155,14 @@ def _with_wanted_guesses(found: Found, want: Want, generator: BlockConfig | None
     return found.taken_as(dataclasses.replace(n, encoder=encoder, decoder=decoder, align=align))
 
 
-def _check(found: Found, want: Want, channels: int, who: str) -> None:
-    """The encoder must be the one the config describes; one line says what is not, and which keys to set."""
+def _check(found: Found, want: Want, channels: int, who: str, of_features: bool) -> None:
+    """The encoder must be the one the config describes; one line says what is not, and which keys to set.
+
+    A teacher `of_features` has patches of its own, and what no student has.
+    """
+    patch_key = "teacher.patch_size" if of_features else "model.patch_size"
     n, have, asked = found.network, found.network.encoder, want.encoder
     h, w, size = have.block, asked.block, _size_keys(who, have)
-    patch_key = "teacher.patch_size" if who == "teacher" else "model.patch_size"
     sizes = [
         ("width", h.width, w.width, size),
         (f"width {h.width} and MLP width", h.mlp_width, w.mlp_width, size),
@@ -172,12 +175,9 @@ def _check(found: Found, want: Want, channels: int, who: str) -> None:
         ("channels", n.channels, channels, f"config.data.channels={n.channels}"),
         ("patch size", n.patch[1:], want.patch[1:], f"config.{patch_key}={n.patch[1]}"),
     ]
-    for name in ("mlp", "layer_scale"):
-        others.append((name, getattr(h, name), getattr(w, name), f"config.{who}.{name}={getattr(h, name)!r}"))
-    rope = ("rope_theta",) if have.positions == "rotary" else ()
-    for name in ("registers", "pre_norm", "patch_bias", *rope):
-        value = getattr(have, name)
-        others.append((name, value, getattr(asked, name), f"config.{who}.{name}={value!r}"))
+    for name in TEACHER_OPTIONS:
+        value = option(have, name)
+        others.append((name, value, option(asked, name), f"config.{who}.{name}={value!r}"))
     if asked.positions != "learned" or have.positions == "rotary":  # they can start from any table
         starts = who == "student" and have.positions != "rotary"
         more = ", or 'learned', which starts from it" if starts else ""
@@ -187,11 +187,9 @@ def _check(found: Found, want: Want, channels: int, who: str) -> None:
     wrong = [fact for fact in sizes if fact[1] != fact[2]][:1] + [f for f in others if f[1] != f[2]]
     if wrong:
         where = f"{who}.weights: {found.source.path} ({found.kind})"
-        if who == "student" and (of_teachers := n.of_teachers()):
+        if not of_features and (of_teachers := n.of_teachers()):
             has = ", ".join(f"{name} {value!r}" for name, value in of_teachers.items())
-            raise WeightsError(
-                f"{where} has {has}, which no student has; such weights are for teacher.weights"
-            )
+            raise WeightsError(f"{where} has {has}, which only a teacher of features may have")
         if who == "teacher" and h.norm_eps != w.norm_eps:
             wrong.append(("norm_eps", h.norm_eps, w.norm_eps, f"config.teacher.norm_eps={h.norm_eps:g}"))
         has = ", ".join(f"{what} {value!r}" for what, value, _, _ in wrong)

@@ -15,7 +15,7 @@ from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.classifier import Classifier
 from amd_jax.models.masking import Masks
 from amd_jax.models.student import AlignConfig, DecoderConfig, Student
-from amd_jax.models.vit import ViT, ViTConfig
+from amd_jax.models.vit import TEACHER_OPTIONS, ViT, ViTConfig, option
 from amd_jax.trees import path_name
 
 Shape = tuple[int, ...]
@@ -108,11 +108,9 @@ class Network:
     def of_teachers(self) -> dict[str, Any]:
         """The encoder's options that no student has, by config key, where they are not the usual ones."""
         e, usual = self.encoder, ViTConfig(BlockConfig(0, 0, 0), 0, (0, 0, 0))
-        both = {name: (getattr(e.block, name), getattr(usual.block, name)) for name in ("mlp", "layer_scale")}
-        of_vit = ("registers", "pre_norm", "patch_bias", "rope_theta")
-        both |= {name: (getattr(e, name), getattr(usual, name)) for name in of_vit}
         rotary = {"positions": "rotary"} if e.positions == "rotary" else {}
-        return rotary | {name: have for name, (have, common) in both.items() if have != common}
+        own = [name for name in TEACHER_OPTIONS if option(e, name) != option(usual, name)]
+        return rotary | {name: option(e, name) for name in own}
 
     def cut_heads(self, name: str, x: np.ndarray) -> np.ndarray:
         """A parameter with its heads as an axis of their own, if it has any: a matter of the shape alone."""

@@ -43,6 +43,15 @@ class ViTConfig:
         return self.cls_token + self.registers
 
 
+# What only teachers have: fields of an encoder or of its blocks, and keys of the config.
+TEACHER_OPTIONS = ("mlp", "layer_scale", "registers", "pre_norm", "patch_bias", "rope_theta")
+
+
+def option(config: ViTConfig, name: str) -> Any:
+    """An encoder's value of one of `TEACHER_OPTIONS`."""
+    return getattr(config.block if hasattr(config.block, name) else config, name)
+
+
 class ViT(nn.Module):
     """Embeds the patches it is given, and no others, and runs the blocks over them."""
 

@@ -16,14 +16,12 @@ from amd_jax.errors import ConfigError
 from amd_jax.methods import METHODS
 from amd_jax.models import build
 from amd_jax.models.sizes import SIZES
+from amd_jax.models.vit import TEACHER_OPTIONS
 from amd_jax.steps.losses import distance_name
 from amd_jax.train import profiling
 
 # Keys of an encoder that shows its layers; a classifier's logits come from a ViT like the student.
-_OF_FEATURES = (
-    *("patch_size", "resize", "mlp", "layer_scale", "registers", "pre_norm", "patch_bias"),
-    "rope_theta",
-)
+_OF_FEATURES = ("patch_size", "resize", *TEACHER_OPTIONS)
 
 
 def validate(config: ConfigDict) -> None:

@@ -40,7 +40,7 @@ def _features(arch: Network, params: Any, pixels: np.ndarray) -> np.ndarray:
     return np.asarray(out)
 
 
-@pytest.mark.parametrize("positions", ["sincos_2d", "learned"])
+@pytest.mark.parametrize("positions", ["sincos_2d", "learned", "rotary"])
 def test_still_video_has_the_features_of_its_image_at_every_time(positions: str, tmp_path: Path) -> None:
     """Without a CLS token, which many equal tokens would outvote."""
     image = image_arch(cls_token=False, positions=positions)

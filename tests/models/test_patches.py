@@ -1,8 +1,11 @@
 """The patch layout against its definition by loops."""
 
+import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from amd_jax.models import patches
 
@@ -56,3 +59,15 @@ def test_bytes_are_scaled_to_one_and_floats_are_left_alone() -> None:
     np.testing.assert_allclose(patches.to_unit(np.array([0, 51, 255], np.uint8)), [0, 0.2, 1], rtol=1e-6)
     x = np.array([0, 0.25, 1], np.float32)
     np.testing.assert_array_equal(patches.to_unit(x), x)
+
+
+@pytest.mark.parametrize("method", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size", [(28, 35), (48, 37)])
+def test_resizing_on_the_device_is_pillows_but_for_its_rounding(method: str, size: tuple[int, int]) -> None:
+    """Pillow rounds (and cuts off) at 8 bits after each of its two passes; these pixels stay inside."""
+    pixels = np.random.default_rng(0).integers(80, 176, (1, 2, 32, 40, 3), np.uint8)
+    ours = np.asarray(patches.resized(jnp.asarray(pixels), size, method))
+    how = Image.Resampling[method.upper()]
+    for frame, mine in zip(pixels[0], ours[0], strict=True):
+        theirs = np.asarray(Image.fromarray(frame).resize(size[::-1], how))
+        np.testing.assert_allclose(255 * mine, theirs, atol=1.5)

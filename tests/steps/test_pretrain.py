@@ -299,3 +299,19 @@ def test_targets_are_those_of_the_hidden_patches_in_order() -> None:
     image = (batch["pixels"] / 255 - np.array(run.mean)) / np.array(run.std)
     fifth = image[:, :, size : 2 * size, size : 2 * size].reshape(BATCH, -1)  # row 1, column 1 of 4 by 4
     np.testing.assert_allclose(targets[:, 0], fifth, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["amd", "dmae"])
+def test_registers_are_no_part_of_what_a_student_learns(method: str) -> None:
+    """Features of the CLS token where it is aligned, and of as many patches as the student has."""
+    teacher = {"teacher__registers": 3, "teacher__positions": "rotary", "teacher__patch_size": 7}
+    run = Pretraining.from_config(config(method=method, **teacher))
+    masks = run.masks(jax.random.key(0), 2)
+    pixels = np.zeros((2, *run.input_shape), np.uint8)
+    params, frozen = (jax.eval_shape(init, jax.random.key(0)) for init in (run.init, run.init_frozen))
+    output = jax.eval_shape(run.student_output, params, pixels, masks)
+    assert frozen["registers"].shape == (3, 32)
+    assert frozen["patch_embed"]["kernel"].shape == (7 * 7 * 3, 32)
+    direct, gen = jax.eval_shape(run.aligned_teacher, frozen, pixels, masks)
+    assert [x.shape for x in direct] == [x.shape for x in output.direct]
+    assert [x.shape for x in gen] == [x.shape for x in output.gen]

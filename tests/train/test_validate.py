@@ -12,6 +12,10 @@ from amd_jax.train.validate import validate, validate_probe
 from tests.test_config import RUNS, load
 
 WRONG = [
+    ({"method": "kd", "teacher.registers": 4}, "teacher.registers=4 is for a teacher of features"),
+    ({"teacher.positions": "rotary", "teacher.heads": 16}, "rotary positions need a multiple of 4 features"),
+    ({"teacher.mlp": "relu"}, "teacher.mlp='relu': choose one of gelu, gelu_tanh, quick_gelu, swiglu"),
+    ({"teacher.norm_eps": 0.0}, "teacher.norm_eps=0: must be positive"),
     ({"data.image_size": 33}, "data.image_size=33 is not a multiple of model.patch_size=8"),
     ({"mask.teacher_ratio": 0.9}, "the teacher only"),
     ({"mask.student_visible": 17}, "17 of 16"),

@@ -74,6 +74,20 @@ def test_a_key_wins_over_the_files(tmp_path: Path) -> None:
     assert (filled.teacher.mean, filled.teacher.std) == ((0.1, 0.2, 0.3), HALF)
 
 
+def test_a_teacher_of_other_patches_sees_images_resized_as_its_files_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = _timm(tmp_path / "timm")
+    filled = with_teacher_pixels(_taught(weights, teacher__patch_size=7))
+    assert filled.teacher.resize == "bilinear"
+    out = capsys.readouterr().out
+    assert "resized to 28x28 pixels, bilinear" in out
+    assert "48x48 pixels (here 28x28)" in out
+    set_by_hand = {"teacher__patch_size": 7, "teacher__resize": "bicubic"}
+    assert with_teacher_pixels(_taught(weights, **set_by_hand)).teacher.resize == "bicubic"
+    assert with_teacher_pixels(_taught(weights)).teacher.resize == ""
+
+
 def test_the_same_from_a_folder_that_it_was_imported_to(tmp_path: Path) -> None:
     assert run("import", _timm(tmp_path / "timm"), "--out", tmp_path / "ours") == 0
     assert with_teacher_pixels(_taught(str(tmp_path / "ours"))).teacher.mean == HALF
