@@ -117,6 +117,11 @@ def errors() -> tuple[type[Exception], ...]:
     return OSError, ValueError, HttpError, ClientError, GoogleAPIError, GoogleAuthError
 
 
+def failures(path: Path) -> tuple[type[Exception], ...]:
+    """What a write to `path` that goes wrong raises, orbax's errors among it."""
+    return errors() if is_url(path) else (OSError, ValueError)
+
+
 @contextlib.contextmanager
 def told(where: str) -> Iterator[None]:
     """What goes wrong inside with a bucket becomes a ConfigError of one line that starts with `where`."""
@@ -137,7 +142,7 @@ def reason(error: Exception) -> str:
         return f"not logged in ({lines[-1][:200]}); {LOG_IN}"
     if code == 403 or lines[0].startswith("Forbidden"):
         return f"no permission ({lines[-1][:200]}); it takes {RIGHTS}"
-    return f"the bucket cannot be reached ({lines[0][:200]})"
+    return f"cannot be read or written ({lines[0][:200]})"
 
 
 @functools.cache

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from amd_jax import buckets
+from amd_jax import buckets, probe
 from amd_jax.errors import ConfigError
+from amd_jax.train import setup
 from amd_jax.workdir import is_run, load_config
+from tests.gcs import Storage
+from tests.runs import tiny
 
 
 def test_a_path_of_this_machine_is_pathlibs(tmp_path: Path) -> None:
@@ -25,9 +28,28 @@ def test_what_is_no_bucket_of_google_is_refused(url: str) -> None:
         buckets.place(url)
 
 
-def test_a_bucket_that_is_not_there_is_named(storage: object) -> None:
-    with pytest.raises(ConfigError, match="gs://nosuch/run: there is no such bucket"):
-        buckets.place("gs://nosuch/run")
+def test_a_bucket_that_is_not_there_is_named_before_anything_is_read(
+    storage: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(setup.sources, "make_source", None)  # calling it would be a TypeError
+    with pytest.raises(ConfigError, match=r"^gs://nosuch/run: there is no such bucket"):
+        setup.prepare(tiny(), "gs://nosuch/run")
+    assert probe.main(["gs://nosuch/run"]) == 2
+    assert capsys.readouterr().err.startswith("error: gs://nosuch/run: there is no such bucket")
+
+
+def test_where_nothing_can_be_written_no_run_starts_but_one_is_scored(
+    bucket: str, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup.sources, "make_source", None)
+    folder = buckets.place(f"{bucket}/run")
+    buckets.check_writable(folder)
+    assert buckets.listing(buckets.place(bucket)) == {}
+    with storage.without(bucket):
+        with pytest.raises(ConfigError, match=f"^{bucket}/run: "):
+            setup.prepare(tiny(), f"{bucket}/run")
+        with pytest.raises(TypeError):
+            setup.prepare(tiny(eval__only=True, student__weights=__file__), f"{bucket}/run")
 
 
 def test_a_file_that_is_not_there_is_no_missing_bucket(bucket: str) -> None:

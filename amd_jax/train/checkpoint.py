@@ -66,7 +66,7 @@ class Checkpoints:
         self._saving: int | None = None
         self._newest: int | None = None  # that this process saved or found whole
         self._need = 0  # bytes
-        self._failures = buckets.errors() if buckets.is_url(workdir) else (OSError, ValueError)
+        self._failures = buckets.failures(self.folder)
 
     def latest(self) -> int | None:
         """The newest step there is, or None."""
@@ -184,7 +184,7 @@ class Checkpoints:
         assert self._saving is not None
         step, self._saving = self._saving, None
         self._clear_half_written()
-        self._note_unsaved(step, _reason(error))
+        self._note_unsaved(step, (buckets.reason if buckets.is_url(self.folder) else _reason)(error))
         if jax.process_count() > 1:  # the others are waiting for it somewhere else by now
             raise NotSavedError(self.unsaved, alone=True) from error
         if self._opened is not None:  # it remembers the step, and may tell of it at the next one
@@ -245,9 +245,10 @@ def _set_aside(folder: Path) -> Path:
         for suffix in ("", *(f"-{n}" for n in range(2, 99)))
     )
     where = next(name for name in names if not name.exists())
+    failures = buckets.failures(folder)
     try:
         return folder.rename(where)
-    except OSError as error:
+    except failures as error:
         why = f"is damaged and cannot be renamed ({_reason(error)}); move it away"
         raise RunError(f"{folder} {why}") from error
 

@@ -159,7 +159,7 @@ def _claim(folder: Path, config: ConfigDict, class_names: tuple[str, ...]) -> No
             if class_names:
                 save_classes(str(folder), class_names)
     except OSError as error:
-        raise ConfigError(f"--workdir={folder}: cannot be written to ({error.strerror})") from error
+        raise ConfigError(f"--workdir={folder}: cannot be written to ({error.strerror or error})") from error
 
 
 def _resolved(config: ConfigDict, train: bool) -> ConfigDict:
