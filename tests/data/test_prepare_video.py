@@ -92,20 +92,10 @@ def test_groups_of_pictures_are_short(videos: Path) -> None:
     assert np.flatnonzero(keys).tolist() == [0, 4, 8]
 
 
-def test_several_processes_write_the_same_videos_in_the_same_order(videos: Path) -> None:
-    """Not the same bytes: FFmpeg now and then writes others for the same pixels."""
+def test_several_processes_write_the_same_files(videos: Path) -> None:
     assert prepare(videos) == prepare(videos, "--jobs=2", output="other") == exits.DONE
-    assert index_of(videos) == index_of(videos, "other")
-    one, two = (source_of(source="clips", path=str(videos.parent / name)) for name in ("out", "other"))
-    assert len(one) == len(two) == 6
-    for index in range(len(one)):
-        frames = []
-        for source in (one, two):
-            assert source.label(index) == one.label(index)
-            with open_video(source[index].content) as video:
-                frames.append(video.read(np.arange(video.count), 3).astype(float))
-        assert frames[0].shape == frames[1].shape
-        assert abs(frames[0] - frames[1]).mean() < 2
+    for file in (videos.parent / "out" / "train").iterdir():
+        assert file.read_bytes() == (videos.parent / "other" / "train" / file.name).read_bytes()
 
 
 def test_an_interrupted_run_goes_on(

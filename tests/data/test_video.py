@@ -164,6 +164,7 @@ def test_indices_are_checked(movie, indices):
 def test_an_encoded_video_is_read_back():
     frames = drawn(20)
     data = encode(frames, 30, gop=6, crf=1)
+    assert data == encode(frames, 30, gop=6, crf=1)
     with open_video(EncodedVideo(data)) as video:
         error = np.abs(video.read(np.arange(20), 3).astype(int) - frames)
     assert error.mean() < 4
