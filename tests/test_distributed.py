@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +14,8 @@ import pytest
 from amd_jax.workdir import load_params
 from tests import together
 from tests.disks import enlarge, small_disk
+from tests.ports import free_port
 from tests.runs import ROOT, assert_close, assert_same, losses, metrics, start
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.mark.slow

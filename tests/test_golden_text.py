@@ -25,6 +25,7 @@ from amd_jax.config import KEYS, default, flat
 from amd_jax.steps.tasks import make_task
 from amd_jax.train import optim
 from amd_jax.trees import path_name
+from tests.golden import check
 from tests.test_config import RUNS, load
 
 FOLDER = Path(__file__).parent / "golden_text"
@@ -123,24 +124,15 @@ def of_plan(plan: ConfigDict) -> list[str]:
     return [*table(runs), "", "# the plan, without the defaults of its base", *keys, "", *student]
 
 
-def check(name: str, lines: Iterable[str]) -> None:
-    """Compares with the file, or writes it."""
-    actual, path = "\n".join([*lines, ""]), FOLDER / name
-    if os.environ.get("UPDATE_GOLDEN"):
-        FOLDER.mkdir(exist_ok=True)
-        path.write_text(actual)
-    assert actual == path.read_text(), "if the change is meant: UPDATE_GOLDEN=1, and read the diff"
-
-
 @pytest.mark.parametrize(("name", "argument"), CASES)
 def test_a_config_is_what_is_written_down(name: str, argument: str) -> None:
     config = load(name, argument)
     lines = of_plan(config) if (name, argument) in PLANS else of_run(config, name)
-    check(file_name(name, argument), lines)
+    check(FOLDER / file_name(name, argument), lines)
 
 
 def test_defaults_are_what_is_written_down() -> None:
-    check(DEFAULTS, changed(flat(default()), {}))
+    check(FOLDER / DEFAULTS, changed(flat(default()), {}))
 
 
 def test_every_file_is_that_of_a_config() -> None:

@@ -18,10 +18,14 @@ needs_libtpu = pytest.mark.skipif(
 
 
 @functools.cache
-def answer(module: str) -> Any:
-    """The JSON that `python -m module` prints."""
+def answer(module: str, flags: str = "") -> Any:
+    """The JSON that `python -m module` prints, where libtpu has these flags.
+
+    Raises:
+      AssertionError: it ended otherwise, with what it said.
+    """
     environment = {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
-    environment["PYTHONPATH"] = str(LIBTPU)
+    environment |= {"PYTHONPATH": str(LIBTPU), "LIBTPU_INIT_ARGS": flags}
     done = subprocess.run(
         [sys.executable, "-m", module],
         cwd=ROOT,
