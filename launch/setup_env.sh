@@ -1,6 +1,7 @@
+# shellcheck shell=bash
 # Sourced by the other scripts: makes .venv in the project's root and installs into it what is missing.
 # usage: . launch/setup_env.sh REQUIREMENTS_FILE
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 PYTHON=${PYTHON:-python3}
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "error: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2

@@ -28,5 +28,10 @@ echo "== ruff"
 .venv/bin/ruff format --check .
 echo "== mypy"
 .venv/bin/mypy
+if [ -x .venv/bin/shellcheck ]; then # where there are wheels of them
+    echo "== shellcheck and hadolint"
+    .venv/bin/shellcheck --external-sources --source-path=SCRIPTDIR launch/*.sh
+    .venv/bin/hadolint launch/Dockerfile
+fi
 echo "== pytest"
 .venv/bin/python -m pytest -n 2 "$@"
