@@ -101,10 +101,14 @@ gpu_environment() {
     )
 }
 
-# TPUs: gradients are summed over the chips while something else is computed, where the program has something else.
-# Neither flag does anything alone.
+# TPUs: the gradients of a layer are summed over the chips while those of the next are computed. Without all three the
+# chips wait for every sum (tests/launch/test_xla_flags.py). Gathering parameters needs no flag.
 tpu_flags=(
+    # A sum may be begun and waited for at different places,
     --xla_enable_async_all_reduce=true
+    # and go on inside the operations between them.
     --xla_tpu_enable_async_collective_fusion_fuse_all_reduce=true
+    # Small sums are put together, up to 1 MiB. Larger ones stay alone: what is put together is always waited for.
+    --xla_jf_crs_combiner_threshold_in_bytes=1048576
 )
 libtpu_init_args="${tpu_flags[*]}${LIBTPU_INIT_ARGS:+ $LIBTPU_INIT_ARGS}"

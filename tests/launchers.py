@@ -30,6 +30,12 @@ def program(bin: Path, name: str, text: str) -> None:
     (bin / name).chmod(0o755)
 
 
+def until(file: Path, text: str) -> None:
+    """Returns when a file, which need not be there yet, has the text."""
+    wait = 'grep -qm1 -- "$1" <(tail -n +1 -F "$0" --pid=$$ 2>/dev/null)'
+    subprocess.run(["bash", "-c", wait, file, text], check=True, timeout=60)
+
+
 def variable(name: str, command: str) -> str:
     """The value of NAME=VALUE among the words of a command, or of a command within one of them."""
     for word in shlex.split(command):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launchers import environment, launch
+from tests.launchers import environment, launch, until
 from tests.runs import ROOT
 
 # Counts its starts, and does at each what a file of that number says, or at last "end".
@@ -124,7 +124,7 @@ def test_in_the_background_one_loop_writes_to_a_file_until_it_is_stopped(tmp_pat
     log, command = tmp_path / "logs" / "run", _command(tmp_path, end=waits)
     background = [f"--background={log}", "--", *command]
     assert launch("run_forever", *background).returncode == 0
-    subprocess.run(["bash", "-c", f"until grep -q up {log}; do :; done"], check=True, timeout=60)
+    until(log, "up")
     second = launch("run_forever", *background)
     assert second.returncode == 2
     assert "stop it first" in second.stderr

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.launchers import environment, program
+from tests.launchers import environment, program, until
 from tests.runs import ROOT
 
-# A TPU of two hosts. `ssh` and `scp` do what they are told in the hosts' home folders; the others note their
-# call, and `describe` says the next line of a file.
+# A TPU of two hosts. `ssh` and `scp` do what they are told in the hosts' home folders, `describe` says the
+# next line of a file, and every call is noted.
 GCLOUD = r"""
 echo "$*" >> "$PLACE/calls"
 for word; do
@@ -79,15 +79,13 @@ def test_a_run_is_installed_started_shown_and_stopped_on_all_hosts(place: Path) 
     for n in (0, 1):
         home = place / f"host{n}" / "amd_jax"
         assert (home / "configs" / "vitb_in1k.py").read_text()  # a commit of this repository
+        until(home / "run.log", "flags")
         *installed, started = (place / f"python{n}").read_text().splitlines()
         assert [line.split()[-1] for line in installed if "pip install" in line] == [
             "requirements-tpu.txt",
             "requirements-gcs.txt",
         ]
         assert started == f"-m amd_jax.main --distributed {' '.join(run)}"
-        subprocess.run(
-            ["bash", "-c", f"until grep -q flags {home}/run.log; do :; done"], check=True, timeout=60
-        )
 
     again = pod(place, "start", *NAME, "--", *run)
     assert again.returncode == 2

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from tests.launchers import launch, variable
+from tests.tpu import answer, needs_libtpu
 
 RUN = ("--", "--config=C")
 
@@ -16,9 +17,10 @@ def gpu_flags() -> str:
     return variable("XLA_FLAGS", launch("gpu_node", "--dry_run", "--gpus=2", *RUN).stdout)
 
 
-def tpu_flags() -> str:
-    """LIBTPU_INIT_ARGS of launch/tpu_pod.sh."""
-    told = launch("tpu_pod", "start", "--dry_run", "--name=n", "--zone=z", *RUN).stdout
+def tpu_flags(own: str = "") -> str:
+    """LIBTPU_INIT_ARGS of launch/tpu_pod.sh, for a user who has some already."""
+    around = {"LIBTPU_INIT_ARGS": own}
+    told = launch("tpu_pod", "start", "--dry_run", "--name=n", "--zone=z", *RUN, **around).stdout
     return variable("LIBTPU_INIT_ARGS", told)
 
 
@@ -31,3 +33,23 @@ def test_xla_knows_the_flags_for_gpus(more: str, known: bool) -> None:
     done = subprocess.run(program, env=around, capture_output=True, text=True)
     assert (done.returncode == 0) == known, done.stderr
     assert ("Unknown flag" in done.stderr) != known
+
+
+@needs_libtpu
+@pytest.mark.parametrize("own", ["", "--xla_enable_async_all_reduce=false"])
+def test_with_the_flags_for_tpus_no_sum_in_a_loop_is_waited_for(own: str) -> None:
+    """And what a user has set wins."""
+    sums = answer("tests.tpu_flags", tpu_flags(own))
+    assert len(sums) == 2
+    assert {overlapped for _, overlapped in sums} == {not own}
+
+
+@needs_libtpu
+def test_libtpu_ends_at_a_flag_that_it_does_not_know() -> None:
+    with pytest.raises(AssertionError, match="Unknown command line flag 'xla_tpu_magic'"):
+        answer("tests.tpu_flags", tpu_flags("--xla_tpu_magic=true"))
+
+
+def test_kubernetes_and_tpu_vms_have_the_same_flags() -> None:
+    told = launch("gke", "apply", "--dry_run", "--name=n", "--image=i", *RUN).stdout
+    assert f'value: "{tpu_flags()}"' in told
