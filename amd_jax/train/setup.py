@@ -102,7 +102,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         stages.begin("step: compiling, which takes minutes for large models")
         compiled = program.lower().compile()
         stages.done("step: compiled")
-        peak_memory = preflight.step_memory(compiled)
+        peak_memory = preflight.step_memory(compiled, mesh.devices.flat[0].platform)
         preflight.check_memory("a step", peak_memory, memory, config)
         _claim(folder, config, source.class_names if methods.of(config).labels else ())
     meet()  # compiling takes each process its own time
