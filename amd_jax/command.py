@@ -42,6 +42,11 @@ def parse(
         fail(error)
 
 
+def config_file() -> str:
+    """The file that made the config, without the argument behind its name."""
+    return config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]
+
+
 def fail(error: BaseException) -> NoReturn:
     """One line, and the exit code for what the user has to change."""
     message = str(error)

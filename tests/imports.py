@@ -23,7 +23,7 @@ COMMANDS = (
     "planning",
     "probe",
 )  # of the top level; its other files are the ground
-PACKAGES = {"data": "data and convert", "convert": "data and convert"}
+PACKAGES = {"data": "data and convert", "convert": "data and convert", "hosts": "ground"}
 
 
 def name_of(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Small runs for the tests of loop, checkpoint, main and probe."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,13 @@ def assert_close(a: Any, b: Any) -> None:
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=floor, err_msg=path_name(path))
 
     jax.tree_util.tree_map_with_path(check, a, b)
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
 
 
 def start(*arguments: str, config: str = "configs/vitb_in1k.py:smoke") -> subprocess.Popen[str]:
