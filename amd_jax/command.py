@@ -59,6 +59,11 @@ def write_numbers(file: str, found: dict[str, Any]) -> None:
         raise ConfigError(f"--json={file}: cannot be written to ({error.strerror})") from error
 
 
+def config_file() -> str:
+    """The file that made the config, without the argument behind its name."""
+    return config_flags.get_config_filename(flags.FLAGS["config"]).split(":")[0]
+
+
 def fail(error: BaseException) -> NoReturn:
     """One line, and the exit code for what the user has to change."""
     message = str(error)

@@ -8,15 +8,19 @@
 | 3 | a loss is not finite |
 | 74 | the last state could not be saved, as on a full disk |
 | 75 | stopped by a signal with everything saved: the same command goes on |
+| 76 | another process of the run is gone: the same command goes on from the last checkpoint |
 
 74 and 75 are EX_IOERR and EX_TEMPFAIL of sysexits.h. This file imports no jax: `--help` answers at once.
 """
 
+import re
 import sys
 
 from amd_jax.errors import UserError
 
-DONE, FAILED, USAGE, NON_FINITE, UNSAVED, STOPPED = 0, 1, 2, 3, 74, 75
+DONE, FAILED, USAGE, NON_FINITE, UNSAVED, STOPPED, LOST = 0, 1, 2, 3, 74, 75, 76
+
+GOES_ON = "the same command goes on from the last checkpoint"
 
 MEMORY = (
     "out of memory on a device ({}); raise accum_steps, set model.remat=True, raise mesh.fsdp, or lower "
@@ -37,6 +41,12 @@ def ending(error: BaseException) -> tuple[int, str] | None:
         what = str(error).strip().split("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ")[:200]
         return USAGE, MEMORY.format(what.rstrip("."))
     return None
+
+
+def is_of_the_network(error: BaseException) -> bool:
+    """Whether what the processes of a run tell each other did not arrive: in a collective or at a barrier."""
+    words = "gloo|nccl|barrier|coordination|unavailable|deadline.exceeded|aborted|connection"
+    return type(error).__name__ == "JaxRuntimeError" and bool(re.search(words, str(error), re.IGNORECASE))
 
 
 def say(code: int, message: object) -> int:

@@ -4,12 +4,11 @@ Exit codes are those of exits.py.
 """
 
 import os
-from typing import Any
 
 from absl import app, flags, logging
 
-from amd_jax import command, exits
-from amd_jax.config import KEYS
+from amd_jax import command
+from amd_jax.config import KEYS, flat
 from amd_jax.errors import ConfigError
 
 _DISTRIBUTED = flags.DEFINE_bool(
@@ -20,6 +19,12 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _PROCESSES = flags.DEFINE_integer("processes", None, "elsewhere: how many processes there are")
 _PROCESS = flags.DEFINE_integer("process", None, "elsewhere: the number of this one, from 0")
+_START_MINUTES = flags.DEFINE_float(
+    "start_minutes", 10.0, "with --distributed: how long to wait for the last process", lower_bound=0.0
+)
+_LOST_SECONDS = flags.DEFINE_float(
+    "lost_seconds", 100.0, "with --distributed: a process not heard of for so long is gone", lower_bound=1.0
+)
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -34,49 +39,40 @@ def main(argv: list[str]) -> int:
         # CPU devices that meet in a collective deadlock with fewer threads. One device alone would be a third
         # slower with so many.
         os.environ.setdefault("NPROC", "32")
-    import jax
+    from amd_jax.hosts import ending
 
+    logging.set_verbosity(logging.WARNING)
+    try:
+        _join()
+        _run()
+    except (Exception, KeyboardInterrupt) as error:
+        return ending.ended(error)
+    return ending.ended(None)
+
+
+def _run() -> None:
     from amd_jax import compilation_cache
     from amd_jax.train import loop, setup
 
-    logging.set_verbosity(logging.WARNING)
     compilation_cache.enable()
-    try:
-        _join(jax)
-        run = setup.prepare(command.CONFIG.value, str(command.WORKDIR.value))
-        if run.config.eval.only:
-            loop.evaluate_only(run)
-        else:
-            loop.train(run)
-    except Exception as error:
-        if (end := exits.ending(error)) is None:
-            raise
-        if end[0] == exits.USAGE or getattr(error, "alone", False):
-            _abandon(jax, *end)
-        return exits.say(*end)
-    return exits.DONE
+    run = setup.prepare(command.CONFIG.value, str(command.WORKDIR.value))
+    if run.config.eval.only:
+        loop.evaluate_only(run)
+    else:
+        loop.train(run)
 
 
-def _join(jax: Any) -> None:
-    """Meet the other processes of the run, if there are any."""
+def _join() -> None:
+    """Meet the other processes of the run, if there are any; before anything large is imported."""
     place = (_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
     if not _DISTRIBUTED.value:
         if any(value is not None for value in place):
             raise ConfigError("--coordinator, --processes and --process need --distributed")
         return
-    try:
-        jax.distributed.initialize(*place)
-    except (ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"--distributed: {error}; where nothing tells the processes of each other, give --coordinator, "
-            "--processes and --process"
-        ) from error
+    from amd_jax.hosts import alike, join
 
-
-def _abandon(jax: Any, code: int, message: str) -> None:
-    """One of several processes cannot wait for the others, which do not know: they notice that it is gone."""
-    if _DISTRIBUTED.value and jax.distributed.is_initialized() and jax.process_count() > 1:
-        os._exit(exits.say(code, message))
+    facts = alike.of_program(command.config_file()) | alike.of_config(flat(command.CONFIG.value))
+    join.join(*place, facts, _START_MINUTES.value, _LOST_SECONDS.value)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ COMMANDS = (
     "probe",
     "use",
 )  # of the top level; its other files are the ground
-PACKAGES = {"data": "data and convert", "convert": "data and convert"}
+PACKAGES = {"data": "data and convert", "convert": "data and convert", "hosts": "ground"}
 
 
 def name_of(path: Path) -> str:

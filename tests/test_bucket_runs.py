@@ -13,8 +13,9 @@ from amd_jax.convert.files.opening import open_source, read_stated
 from amd_jax.train import loop, setup
 from amd_jax.workdir import FOLDER, load_params, run_config
 from tests.gcs import Storage
+from tests.ports import free_port
 from tests.runs import assert_same, losses, start
-from tests.test_distributed import ended, free_port
+from tests.test_distributed import ended
 
 SMALL = ["--config.batch_size=8", "--config.log.every=1", "--config.checkpoint.every=5"]
 SMALL += ["--config.checkpoint.keep=2", "--config.log.pictures_every=10"]

@@ -109,5 +109,13 @@ def test_the_readme_shows_the_table() -> None:
 
     assert exits.__doc__ is not None
     assert rows((ROOT / "README.md").read_text()) == rows(exits.__doc__)
-    codes = [exits.DONE, exits.FAILED, exits.USAGE, exits.NON_FINITE, exits.UNSAVED, exits.STOPPED]
+    codes = [
+        exits.DONE,
+        exits.FAILED,
+        exits.USAGE,
+        exits.NON_FINITE,
+        exits.UNSAVED,
+        exits.STOPPED,
+        exits.LOST,
+    ]
     assert [int(row.split("|")[1]) for row in rows(exits.__doc__)] == codes

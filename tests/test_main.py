@@ -27,6 +27,7 @@ WRONG = [
     (["--workdir=W", "--config.batch_size=many"], "batch_size"),
     (["--workdir=W", "--nosuch=1"], "nosuch"),
     (["--workdir=W", "batch_size=8"], "not understood"),
+    (["--workdir=W", "--distributed"], "give --coordinator, --processes and --process"),
     (["--workdir=W", "--config.data.image_size=33"], "data.image_size=33"),
     (["--workdir=W", "--config.data.source=folder", "--config.data.path=/no/such"], "/no/such"),
     (["--workdir=W", "--config.teacher.random=False"], "needs a teacher"),

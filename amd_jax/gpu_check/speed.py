@@ -102,12 +102,13 @@ def _memory(config: ConfigDict, mesh: jax.sharding.Mesh, batch: int) -> int:
     config = config.copy_and_resolve_references()
     config.batch_size = batch
     lowered = programs.build(config, mesh, *PHOTOGRAPHS).lower()
+    platform = mesh.devices.flat[0].platform
     try:
-        options = UNTUNED if mesh.devices.flat[0].platform == "gpu" else None
+        options = UNTUNED if platform == "gpu" else None
         compiled = lowered.compile(compiler_options=options)
     except RuntimeError:  # a compiler that wants to choose its kernels all the same
         compiled = lowered.compile()
-    return preflight.step_memory(compiled) or 0
+    return preflight.step_memory(compiled, platform) or 0
 
 
 def _text(f: Findings) -> str:

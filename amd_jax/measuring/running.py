@@ -52,7 +52,7 @@ class Running:
         lowering = clock.lap()
         self.compiled = lowered.compile()
         compiling = clock.lap()
-        self.memory = preflight.step_memory(self.compiled)
+        self.memory = preflight.step_memory(self.compiled, program.mesh.devices.flat[0].platform)
         preflight.check_memory("a step", self.memory, preflight.device_memory(program.mesh), program.config)
         self.batch = random_batch(program, classes)
         jax.block_until_ready(self.batch)

@@ -33,16 +33,10 @@ def verdict(e: Estimate) -> str:
     )
     if e.too_large:
         return f"It does not fit. The compiler says: {e.too_large}. To make it fit, {change}."
-    if e.fits is False and e.peak_memory and e.available and e.peak_memory <= e.available:
-        return (
-            f"The compiler accepts it, with a peak of {gib(e.peak_memory)}, as not all temporaries live at "
-            "once. "
-            f"But a run checks the sum before its first step, and would stop. To avoid that, {change}."
-        )
     if e.fits is False:
         return f"It does not fit. To make it fit, {change}."
     if e.fits and e.available is not None:
-        return f"It fits, with {gib(e.available - e.total)} to spare."
+        return f"It fits, with {gib(e.available - e.need)} to spare."
     return "Temporaries are not counted: no compiler was asked."
 
 

@@ -105,12 +105,14 @@ class Estimate:
         return sum(self.memory.values())
 
     @property
-    def fits(self) -> bool | None:
-        """Whether a chip has room; None: nobody knows, without a compiler or without a chip.
+    def need(self) -> int:
+        """Bytes at the fullest moment, which is what a run checks; the total where no compiler says."""
+        return self.peak_memory or self.total
 
-        The sum has to fit and not just the peak: this is what a run checks before its first step.
-        """
-        if self.too_large or (self.available is not None and self.total > self.available):
+    @property
+    def fits(self) -> bool | None:
+        """Whether a chip has room; None: nobody knows, without a compiler or without a chip."""
+        if self.too_large or (self.available is not None and self.need > self.available):
             return False
         return True if self.compiled and self.available is not None else None
 
@@ -138,8 +140,9 @@ class Estimate:
         growing = self.memory.get("temporaries", 0) + self.memory["batch"]
         if self.available is None or "temporaries" not in self.memory:
             return None
-        room = self.available - (self.total - growing)
-        return max(0, int(self.batch_size * room / growing) // self.multiple * self.multiple)
+        fixed = self.total - growing
+        room = (self.available - fixed) / (self.need - fixed)
+        return max(0, int(self.batch_size * room) // self.multiple * self.multiple)
 
     @property
     def views(self) -> int:

@@ -90,7 +90,7 @@ def sweep(planner: Planner, config: ConfigDict, own: Estimate) -> list[Row]:
 def fastest(rows: list[Row]) -> Row | None:
     """The row whose step takes least as compiled, of those that fit, at the config's own batch."""
     fitting = [
-        (row.estimate.as_compiled, row.estimate.total, i)
+        (row.estimate.as_compiled, row.estimate.need, i)
         for i, row in enumerate(rows)
         if row.estimate and row.estimate.fits is not False and row.batch_size == rows[0].batch_size
         and row.estimate.as_compiled is not None
@@ -103,10 +103,10 @@ def largest_batch(rows: list[Row]) -> int | None:
     whole, half = rows[0].estimate, rows[-1].estimate
     if whole is None or half is None or whole.available is None or not (whole.compiled and half.memory):
         return None
-    if whole.too_large or half.too_large or whole.total <= half.total:
+    if whole.too_large or half.too_large or whole.need <= half.need:
         return None
-    slope = (whole.total - half.total) / (whole.batch_size - half.batch_size)
-    most = int(whole.batch_size + (whole.available - whole.total) / slope)
+    slope = (whole.need - half.need) / (whole.batch_size - half.batch_size)
+    most = int(whole.batch_size + (whole.available - whole.need) / slope)
     return most // whole.multiple * whole.multiple
 
 
@@ -147,7 +147,7 @@ def _line(row: Row, best: bool) -> tuple[str, ...]:
     bounds = (e.bounds.get(name) for name in ("compute", "memory", "interconnect"))
     fits = {True: "yes", False: "no", None: "?"}[e.fits]
     times = ("-" if b is None or e.too_large else ms(b) for b in bounds)
-    return (*keys, "-" if e.too_large else gib(e.total), fits, *times, "fastest" if best else "")
+    return (*keys, "-" if e.too_large else gib(e.need), fits, *times, "fastest" if best else "")
 
 
 @contextlib.contextmanager

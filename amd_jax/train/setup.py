@@ -16,6 +16,7 @@ from amd_jax import buckets, methods, sharding
 from amd_jax.config import flat
 from amd_jax.data import sources
 from amd_jax.errors import ConfigError, UserError
+from amd_jax.hosts import alike
 from amd_jax.processes import meet
 from amd_jax.steps import losses
 from amd_jax.steps.train_state import TrainState
@@ -64,12 +65,14 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     validate(config)
     folder = buckets.place(os.path.expanduser(workdir))
     _check_place(folder, writing=not config.eval.only)
+    alike.check_workdir(folder)
     stages = Stages()
     mesh = programs.make_mesh(config)
     source = sources.make_source(config.data, "train")
     eval_source = _eval_source(config, source)
     train = not config.eval.only  # nor is the run's own record touched by an evaluation
     config = _resolved(config, train)
+    _check_alike(config, source, eval_source)
     program = programs.build(config, mesh, len(source), source.num_classes)
     stages.done(f"data: {len(source)} examples for training, {len(eval_source)} for evaluation")
 
@@ -100,7 +103,7 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
         stages.begin("step: compiling, which takes minutes for large models")
         compiled = program.lower().compile()
         stages.done("step: compiled")
-        peak_memory = preflight.step_memory(compiled)
+        peak_memory = preflight.step_memory(compiled, mesh.devices.flat[0].platform)
         preflight.check_memory("a step", peak_memory, memory, config)
         _claim(folder, config, source.class_names if methods.of(config).labels else ())
     meet()  # compiling takes each process its own time
@@ -168,6 +171,15 @@ def _resolved(config: ConfigDict, train: bool) -> ConfigDict:
     config.loss.align = losses.distance_name(config.loss.align)
     # An evaluation does without the teacher, whose weights may be elsewhere by now.
     return with_teacher_pixels(config) if train and methods.of(config).teacher else config
+
+
+def _check_alike(config: ConfigDict, source: sources.Source, eval_source: sources.Source) -> None:
+    """Several processes read the same data and weights; code and command have been compared before."""
+    facts = alike.of_config(flat(config))
+    facts |= alike.of_source("training", source) | alike.of_source("evaluation", eval_source)
+    for who in ("student", "teacher"):
+        facts |= alike.of_weights(who, config[who].weights)
+    alike.check(facts)
 
 
 def _eval_source(config: ConfigDict, train: sources.Source) -> sources.Source:

@@ -1,6 +1,7 @@
 """Memory is compared before the first step; what does not fit is one line with the keys to change."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +52,26 @@ def test_a_program_and_a_tree_are_measured_by_device() -> None:
     x = jax.ShapeDtypeStruct((8, 1024), "float32", sharding=where)
     assert preflight.tree_memory({"x": x}) == 4096
     compiled = jax.jit(lambda x: x + jnp.float32(1)).lower(x).compile()
-    assert preflight.step_memory(compiled) >= 8192  # argument and result
+    assert preflight.step_memory(compiled, "cpu") >= 8192  # argument and result
+
+
+def test_the_compilers_peak_is_taken_where_it_counts_temporaries() -> None:
+    """A TPU's does. If a CPU's ever does, this test fails, and the special case can go."""
+    sizes = {"argument_size_in_bytes": 5, "output_size_in_bytes": 3, "alias_size_in_bytes": 1}
+    memory = SimpleNamespace(**sizes, temp_size_in_bytes=8, peak_memory_in_bytes=11)
+    compiled = SimpleNamespace(memory_analysis=lambda: memory)
+    assert [preflight.step_memory(compiled, platform) for platform in ("tpu", "cpu")] == [11, 15]
+    memory.peak_memory_in_bytes = 0
+    assert preflight.step_memory(compiled, "tpu") == 15
+
+    def loss(w: jax.Array, x: jax.Array) -> jax.Array:
+        for _ in range(4):
+            x = jnp.tanh(x @ w)
+        return x.sum()
+
+    real = jax.jit(jax.grad(loss)).lower(jnp.ones((8, 8)), jnp.ones((4096, 8))).compile()
+    layers = 4 * 4096 * 8 * 4
+    assert preflight.step_memory(real, "cpu") > layers > real.memory_analysis().peak_memory_in_bytes
 
 
 @pytest.mark.parametrize(("limit", "what"), [(1000, "the state alone needs"), (1_500_000, "a step needs")])

@@ -50,7 +50,7 @@ def test_nothing_is_on_disk_before_everything_is_known_to_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last thing that can go wrong is memory, after compiling."""
-    monkeypatch.setattr(setup.preflight, "step_memory", lambda compiled: 2**60)
+    monkeypatch.setattr(setup.preflight, "step_memory", lambda compiled, platform: 2**60)
     with pytest.raises(ConfigError, match="a step needs"):
         setup.prepare(tiny(), str(tmp_path / "new" / "run"))
     assert list(tmp_path.iterdir()) == []
