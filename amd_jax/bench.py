@@ -16,7 +16,7 @@ try:
     from absl import app, flags, logging
     from ml_collections import config_flags
 
-    from amd_jax import command, config_files
+    from amd_jax import command, config_files, numbers_file
     from amd_jax.config import KEYS
     from amd_jax.errors import ConfigError
 except ModuleNotFoundError as error:
@@ -33,7 +33,6 @@ _STEPS = flags.DEFINE_integer(
 _WARMUP = flags.DEFINE_integer("warmup", 3, "steps before that", 0)
 _COLD = flags.DEFINE_bool("cold", True, "time a first step with nothing compiled before, then one with it")
 _INPUT = flags.DEFINE_bool("input", False, "also read the config's data, alone and with steps over them")
-_JSON = flags.DEFINE_string("json", None, "also write the numbers into this file")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -55,7 +54,7 @@ def main(argv: list[str]) -> int:
     del argv
     logging.set_verbosity(logging.ERROR)
     try:
-        command.check_writable(_JSON.value)
+        numbers_file.check()
         from amd_jax.measuring import measure
 
         wanted = [(_name("config"), command.CONFIG.value)]
@@ -64,8 +63,7 @@ def main(argv: list[str]) -> int:
         options = measure.Options(_STEPS.value, _WARMUP.value, _COLD.value, _INPUT.value)
         found = measure.measure(wanted, options)
         print(found.page(), end="", flush=True)
-        if _JSON.value:
-            command.write_numbers(_JSON.value, found.figures())
+        numbers_file.write(found.figures())
     except ModuleNotFoundError as error:
         return exits.say(exits.USAGE, ConfigError(_missing(error)))
     except Exception as error:

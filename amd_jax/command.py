@@ -1,10 +1,7 @@
 """The command line that runs and comparisons share: `--config` and `--workdir`, mistakes in one line."""
 
-import json
-import os
 import sys
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags
@@ -43,20 +40,6 @@ def parse(
         return rest
     except (flags.Error, ConfigError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         fail(error)
-
-
-def check_writable(file: str | None) -> None:
-    """Refuses a `--json` file that cannot be written, before minutes are spent; raises ConfigError."""
-    if file and not (os.access(Path(file).parent, os.W_OK) and not Path(file).is_dir()):
-        raise ConfigError(f"--json={file}: not a file that can be written")
-
-
-def write_numbers(file: str, found: dict[str, Any]) -> None:
-    """Writes the `--json` file; raises ConfigError."""
-    try:
-        Path(file).write_text(json.dumps(found, indent=2) + "\n")
-    except OSError as error:
-        raise ConfigError(f"--json={file}: cannot be written to ({error.strerror})") from error
 
 
 def config_file() -> str:

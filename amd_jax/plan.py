@@ -13,7 +13,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from amd_jax import command, exits
+from amd_jax import command, exits, numbers_file
 from amd_jax.config import KEYS
 from amd_jax.errors import ConfigError
 from amd_jax.planning.target import ENVIRONMENT, EXAMPLES, find_libtpu, target
@@ -22,7 +22,6 @@ _TOPOLOGY = flags.DEFINE_string("topology", None, f"the devices to plan for: {EX
 _EXAMPLES = flags.DEFINE_integer("examples", None, "training examples, where the data set is not known", 1)
 _CLASSES = flags.DEFINE_integer("classes", None, "classes, where the data set is not known", 1)
 _SWEEP = flags.DEFINE_bool("sweep", False, "also try other meshes, passes and remat, and say what is fastest")
-_JSON = flags.DEFINE_string("json", None, "also write the numbers into this file")
 
 
 def parse(argv: list[str]) -> list[str]:
@@ -39,7 +38,7 @@ def main(argv: list[str]) -> int:
     logging.set_verbosity(logging.ERROR)
     try:
         where = target(str(_TOPOLOGY.value))
-        command.check_writable(_JSON.value)
+        numbers_file.check()
         if where.compiled:
             find_libtpu()
         elif _SWEEP.value:
@@ -55,8 +54,7 @@ def main(argv: list[str]) -> int:
             rows = sweep.sweep(planner, config, estimate)
             print(sweep.page(rows), flush=True)
             found["sweep"] = [dataclasses.asdict(row) for row in rows]
-        if _JSON.value:
-            command.write_numbers(_JSON.value, found)
+        numbers_file.write(found)
     except Exception as error:
         return exits.told(error)
     return exits.DONE

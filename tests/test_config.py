@@ -133,6 +133,11 @@ OTHERS_WEIGHTS = {
     "vitb_in1k_siglip2": "hf://google/siglip2-large-patch16-256",
     "vitb_in1k_clip": "hf://openai/clip-vit-large-patch14",
 }
+OTHER_FAMILIES = {
+    "clip": "hf://openai/clip-vit-large-patch14",
+    "dinov2": "hf://facebook/dinov2-with-registers-large",
+    "siglip2": "hf://google/siglip2-large-patch16-256",
+}
 TEACHERS = [name for name in FILES if "demo" not in name and load(name, "").method in ("amd", "dmae", "kd")]
 
 
@@ -140,6 +145,9 @@ TEACHERS = [name for name in FILES if "demo" not in name and load(name, "").meth
 def test_a_config_with_a_teacher_names_the_published_file_it_wants(name: str) -> None:
     """DMAE's was pre-trained without normalised targets, MAE's other files were not; KD's is fine-tuned."""
     config, text = load(name, ""), importlib.import_module(f"configs.{name}").__doc__ or ""
+    if family := next((word for word in OTHER_FAMILIES if name.endswith(word)), None):
+        assert f"--config.teacher.weights={OTHER_FAMILIES[family]}" in text
+        return
     kind = {"amd": "pretrain", "dmae": "visualize", "kd": "finetuned"}[config.method]
     wanted = OTHERS_WEIGHTS.get(name, f"mae_{kind}_vit_{config.teacher.size}.pth")
     if config.data.frames > 1:

@@ -13,7 +13,10 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-PATH = re.compile(r"\b((?:amd_jax|configs|launch|tests|docs)/[\w/.-]*[\w/])")  # files, and folders with a "/"
+# Files, and folders with a "/"; what stands below another folder is not ours.
+PATH = re.compile(
+    r"(?<![\w/.])((?:amd_jax|configs|launch|tests|docs)/[\w/.-]*[\w/])"
+)  # files, and folders with a "/"
 KEY = re.compile(r"--config\.(\w+(?:\.\w+)*)")
 PLACEHOLDERS = {"NAME", "KEY"}
 

@@ -8,14 +8,16 @@ import pytest
 from absl import flags
 
 from amd_jax import __main__ as all_commands
-from amd_jax import exits, main, plan, probe
+from amd_jax import bench, exits, main, plan, probe
 from amd_jax.compare import __main__ as compare
 from amd_jax.convert import cli
 from amd_jax.data import manifest, moving, prepare, prepare_video
 from amd_jax.errors import ConfigError
+from amd_jax.gpu_check import __main__ as gpu_check
 from amd_jax.signals import StoppedBySignal
 from amd_jax.train.checkpoint import NotSavedError
 from amd_jax.train.loop import NonFiniteError
+from amd_jax.use import embed, predict
 from tests.runs import ROOT
 
 
@@ -31,6 +33,10 @@ COMMANDS = {
     "amd_jax/main.py": lambda: main.parse(["main", "--workdir=W"]),
     "amd_jax/compare/__main__.py": lambda: compare.parse(["compare", "--workdir=W"]),
     "amd_jax/plan.py": lambda: plan.parse(["plan", "--topology=cpu"]),
+    "amd_jax/bench.py": lambda: bench.parse(["bench", "--steps=1"]),
+    "amd_jax/gpu_check/__main__.py": lambda: gpu_check.main(["--json=/no/such/file"]),
+    "amd_jax/use/embed.py": lambda: embed.main(["/no/such/file", "--data=D", "--out=F.npz"]),
+    "amd_jax/use/predict.py": lambda: predict.main(["/no/such/file", "image.png"]),
     "amd_jax/probe.py": lambda: probe.main(["/no/such/run"]),
     "amd_jax/convert/__main__.py": lambda: cli.main(["import", "/no/such/file", "--dry_run"]),
     "amd_jax/data/manifest.py": lambda: manifest.main(["check", "--root=/no/such"]),
