@@ -9,8 +9,7 @@ from ml_collections import ConfigDict
 from amd_jax import sharding
 from amd_jax.config_files import load
 from amd_jax.gpu_check.rows import Setting, judged
-from amd_jax.train import program as programs
-from amd_jax.train.program import Program
+from amd_jax.train.program import Program, build, where
 from amd_jax.train.random_arrays import QUICK_COMPILE, draw, random_batch
 
 STEPS, CLASSES = 5, 10
@@ -52,14 +51,14 @@ def config_of(method: str, full: bool) -> ConfigDict:
 def _compare(setting: Setting, method: str, dtype: str, attention: str) -> None:
     config = config_of(method, setting.full)
     config.model.dtype = dtype
-    here, cpu = jax.devices()[0], jax.devices("cpu")[0]
-    theirs = _program(config, cpu)
+    cpu = _program(config, jax.devices("cpu")[0])
+    programs = {"cpu": (cpu, _compiled(cpu))}
     config.model.attention = attention
-    ours = _program(config, here)
-    seed = config.seed
-    state = jax.device_get(draw(theirs.init_state, seed, theirs.state, {}))
-    teacher = jax.device_get(draw(theirs.init_teacher, seed + 1, theirs.teacher)) if theirs.teacher else {}
-    found = {who: _steps(program, state, teacher) for who, program in (("here", ours), ("cpu", theirs))}
+    here = _program(config, jax.devices()[0])
+    programs["here"] = (here, _compiled(here)) if setting.full else programs["cpu"]
+    state = jax.device_get(draw(cpu.init_state, config.seed, cpu.state, {}))
+    teacher = jax.device_get(draw(cpu.init_teacher, config.seed + 1, cpu.teacher)) if cpu.teacher else {}
+    found = {who: _steps(*program, state, teacher) for who, program in programs.items()}
     worst = {name: _difference(found["here"][name], found["cpu"][name]) for name in WATCHED}
     limits = dict(zip(WATCHED, TOLERANCES[dtype], strict=True))
     text = ", ".join(f"{name} {worst[name]:.1e} of {limits[name]:.0e}" for name in WATCHED)
@@ -69,16 +68,20 @@ def _compare(setting: Setting, method: str, dtype: str, attention: str) -> None:
 
 
 def _program(config: ConfigDict, device: jax.Device) -> Program:
-    return programs.build(config, sharding.make_mesh(devices=[device]), 10_000, CLASSES)
+    return build(config, sharding.make_mesh(devices=[device]), 10_000, CLASSES)
 
 
-def _steps(program: Program, state: Any, teacher: Any) -> dict[str, list[float]]:
-    """What is watched, by step; products of float32 are computed as such, and not as NVIDIA's TF32."""
+def _compiled(program: Program) -> Any:
+    """The step; products of float32 are computed as such, and not as NVIDIA's TF32."""
     quick = program.mesh.devices.flat[0].platform == "cpu"
     with jax.default_matmul_precision("highest"):
-        step = program.lower().compile(compiler_options=QUICK_COMPILE if quick else None)
-    state = sharding.place(state, programs.where(program.state))
-    teacher = sharding.place(teacher, programs.where(program.teacher))
+        return program.lower().compile(compiler_options=QUICK_COMPILE if quick else None)
+
+
+def _steps(program: Program, step: Any, state: Any, teacher: Any) -> dict[str, list[float]]:
+    """What is watched, by step."""
+    state = sharding.place(state, where(program.state))
+    teacher = sharding.place(teacher, where(program.teacher))
     found: dict[str, list[float]] = {name: [] for name in WATCHED}
     for number in range(STEPS):
         state, metrics = step(state, teacher, random_batch(program, CLASSES, number))

@@ -162,11 +162,11 @@ def _feeding(f: Findings) -> str:
         return ""
     rate = f.views / x.alone.median
     rows = [
-        ("first batch", ms(x.first)),
+        ("first batch", duration(x.first)),
         ("a batch, alone", _spread(x.alone)),
         ("examples a second", f"{rate:,.1f}, {rate / x.cores:,.1f} a core of {x.cores}"),
         ("a step over real batches", _spread(x.loop)),
-        ("of which it waits", ms(x.waited)),
+        ("of which it waits", duration(x.waited)),
     ]
     verdict = {
         "step": "The step bounds a run: the input is faster.",
@@ -181,6 +181,11 @@ def _list(title: str, rows: list[tuple[str, str]]) -> str:
     return "\n".join([title, *(f"  {name:<{width}}{value}" for name, value in rows)])
 
 
+def duration(seconds: float) -> str:
+    """As 12.34 s or 12.34 ms."""
+    return f"{seconds:.2f} s" if seconds >= 1 else ms(seconds)
+
+
 def rate(flops: float) -> str:
     """FLOP/s with a unit of its size."""
     return f"{flops / 1e12:,.1f} TFLOP/s" if flops >= 1e12 else f"{flops / 1e9:,.1f} GFLOP/s"
@@ -188,7 +193,7 @@ def rate(flops: float) -> str:
 
 def _spread(s: Spread, form: str = "") -> str:
     def show(x: float) -> str:
-        return form.format(x) if form else ms(x)
+        return form.format(x) if form else duration(x)
 
     return (
         f"{show(s.median)} (quartiles {show(s.quarter)} to {show(s.three_quarters)}, all {show(s.least)} to "
