@@ -64,7 +64,9 @@ def compiled(lowered: Any, name: str, devices: list[Any], say: Callable[[str], N
       say: takes a line of progress.
     """
     order = ",".join(str(device.id) for device in devices)
-    parts = (str(_FORMAT), name, order, lowered.as_text())
+    parts = [str(_FORMAT), name, order, lowered.as_text()]
+    if flags := os.environ.get("LIBTPU_INIT_ARGS"):
+        parts.append(flags)
     path = folder() / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}.json.gz"
     if (found := _read(path)) is not None:
         say(f"compiled before: {path}")
