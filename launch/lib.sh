@@ -31,7 +31,7 @@ number() {
     case ${1#*=} in
     '' | *[!0-9]*) fail "$1: give a whole number" ;;
     esac
-    printf '%s' "${1#*=}"
+    printf '%s' $((10#${1#*=})) # 08 is eight
 }
 
 # A command as a shell would have to read it. Only words that need quotes have them.
@@ -101,8 +101,8 @@ gpu_environment() {
     )
 }
 
-# TPUs: the gradients of a layer are summed over the chips while those of the next are computed. Without all three the
-# chips wait for every sum (tests/launch/test_xla_flags.py). Gathering parameters needs no flag.
+# TPUs: gradients are summed over the chips while others are computed. Without all three flags the chips wait for every
+# sum in the loop over the layers (tests/launch/test_xla_flags.py). The gathering of parameters needs no flag.
 tpu_flags=(
     # A sum may be begun and waited for at different places,
     --xla_enable_async_all_reduce=true

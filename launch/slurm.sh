@@ -28,7 +28,10 @@ while [ $# -gt 0 ]; do
     --warning=*) warning=$(number "$1") ;;
     --restarts=*) restarts=$(number "$1") ;;
     --name=*) name=$(value "$1") ;;
-    --sbatch=*) more+=("$(value "$1")") ;;
+    --sbatch=*)
+        option=$(value "$1")
+        more+=("$option")
+        ;;
     --dry_run) dry_run=yes ;;
     --help) help ;;
     --) shift && break ;;

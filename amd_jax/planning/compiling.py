@@ -59,7 +59,8 @@ def compiled(lowered: Any, name: str, devices: list[Any], say: Callable[[str], N
       say: takes a line of progress.
     """
     order = ",".join(str(device.id) for device in devices)
-    parts = (str(_FORMAT), name, order, lowered.as_text())
+    flags = os.environ.get("LIBTPU_INIT_ARGS", "")
+    parts = (str(_FORMAT), name, order, flags, lowered.as_text())
     path = folder("plan") / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}.json.gz"
     if (found := _read(path)) is not None:
         say(f"compiled before: {path}")

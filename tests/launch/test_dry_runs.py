@@ -42,6 +42,7 @@ WRONG = {
     ("slurm",): "no flags of a run",
     ("slurm", "--nodes=0", *RUN): "give numbers from 1",
     ("slurm", "--time=", *RUN): "--time: give it a value",
+    ("slurm", "--sbatch=", *RUN): "--sbatch: give it a value",
     ("tpu_pod", *TPU): "no command",
     ("tpu_pod", "crate", *TPU): "crate: not understood",
     ("tpu_pod", "create", "--name=v"): "--zone=ZONE is missing",

@@ -185,11 +185,15 @@ class TestKept:
         assert dataclasses.replace(again, kept=False) == first
         assert first.total >= 2 * 4 * 4
 
-    def test_another_program_compiler_or_order_of_devices_is_another(self) -> None:
+    def test_another_program_compiler_or_order_of_devices_is_another(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         self.ask()
         assert not self.ask(name="b").kept
         assert not self.ask(size=5).kept
         assert not self.ask(devices=jax.devices()[1:2]).kept
+        monkeypatch.setenv("LIBTPU_INIT_ARGS", "--flag=true")
+        assert not self.ask().kept
 
     def test_a_damaged_file_is_compiled_again(self) -> None:
         for damage in (b"", b"no gzip", gzip.compress(b"{}"), gzip.compress(b"[1]")):
