@@ -90,16 +90,15 @@ TOPOLOGY_OPTIONS: dict[str, dict[str, object]] = {
     "v6e:1x1": {"chips_per_host_bounds": (1, 1, 1)},
     "v6e:2x4": {"chips_per_host_bounds": (2, 4, 1)},
 }
-# What the TPU compiler is asked for so that sums of gradients over chips overlap with the backward pass. By
-# itself it overlaps none, and makes one sum of a layer's, which waits for the whole layer. With at most 4 MB
-# in a sum, three quarters of the bytes of `vitb_in1k` on 256 chips of v5e overlap (docs/SCALING.md).
+# What the TPU compiler is told so that chips add gradients up while the backward pass goes on; by itself it waits
+# for every sum (docs/SCALING.md). Without any one of the three it does so too.
 _TPU_COMPILER = {
+    # A sum may be begun and waited for at different places,
     "xla_enable_async_all_reduce": "true",
-    "xla_tpu_enable_async_collective_fusion": "true",
+    # and go on inside the operations between them.
     "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
-    "xla_tpu_enable_async_collective_fusion_multiple_steps": "true",
-    "xla_tpu_overlap_compute_collective_tc": "true",
-    "xla_jf_crs_combiner_threshold_in_bytes": str(4 * 2**20),
+    # Small sums are put together, up to 1 MiB. Larger ones stay alone: what is put together is always waited for.
+    "xla_jf_crs_combiner_threshold_in_bytes": str(2**20),
 }
 
 

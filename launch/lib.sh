@@ -101,14 +101,6 @@ gpu_environment() {
     )
 }
 
-# TPUs: gradients are summed over the chips while others are computed. Without all three flags the chips wait for every
-# sum in the loop over the layers (tests/launch/test_xla_flags.py). The gathering of parameters needs no flag.
-tpu_flags=(
-    # A sum may be begun and waited for at different places,
-    --xla_enable_async_all_reduce=true
-    # and go on inside the operations between them.
-    --xla_tpu_enable_async_collective_fusion_fuse_all_reduce=true
-    # Small sums are put together, up to 1 MiB. Larger ones stay alone: what is put together is always waited for.
-    --xla_jf_crs_combiner_threshold_in_bytes=1048576
-)
-libtpu_init_args="${tpu_flags[*]}${LIBTPU_INIT_ARGS:+ $LIBTPU_INIT_ARGS}"
+# TPUs: what their compiler is told, so that chips add gradients up while they go on, belongs to the step and stands in
+# amd_jax/hardware.py. LIBTPU_INIT_ARGS is handed on, and a flag in it wins.
+libtpu_init_args="${LIBTPU_INIT_ARGS:-}"

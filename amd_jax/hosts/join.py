@@ -11,7 +11,7 @@ from jax._src.clusters import ClusterEnv  # what `jax.distributed.initialize` as
 
 from amd_jax.errors import ConfigError
 from amd_jax.hosts import alike, star
-from amd_jax.hosts.meeting import Place, meet
+from amd_jax.hosts.meeting import Place, assemble
 from amd_jax.hosts.star import Star
 
 LATER = 60  # seconds by which jax notices a lost process later than we do
@@ -40,7 +40,7 @@ def join(
     """
     place, devices = _place(coordinator, processes, process, minutes)
     if place.count > 1:
-        hosts, wires, odd = meet(place, minutes)
+        hosts, wires, odd = assemble(place, minutes)
         star.current = Star(place.index, hosts, wires, lost_seconds)
         for line in odd:
             logging.warning(line)

@@ -36,7 +36,7 @@ class Guest:
     ahead: float  # seconds that its clock is ahead of process 0's
 
 
-def meet(place: Place, minutes: float) -> tuple[list[str], dict[int, Wire], list[str]]:
+def assemble(place: Place, minutes: float) -> tuple[list[str], dict[int, Wire], list[str]]:
     """The names of the hosts by process, this process's connections, and what process 0 found odd.
 
     Raises:

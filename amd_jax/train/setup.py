@@ -16,7 +16,7 @@ from amd_jax import buckets, methods, sharding
 from amd_jax.config import flat
 from amd_jax.data import sources
 from amd_jax.errors import ConfigError, UserError
-from amd_jax.hosts import alike
+from amd_jax.hosts import alike, star
 from amd_jax.processes import meet
 from amd_jax.steps import losses
 from amd_jax.steps.train_state import TrainState
@@ -175,6 +175,8 @@ def _resolved(config: ConfigDict, train: bool) -> ConfigDict:
 
 def _check_alike(config: ConfigDict, source: sources.Source, eval_source: sources.Source) -> None:
     """Several processes read the same data and weights; code and command have been compared before."""
+    if star.current is None:
+        return
     facts = alike.of_config(flat(config))
     facts |= alike.of_source("training", source) | alike.of_source("evaluation", eval_source)
     for who in ("student", "teacher"):

@@ -10,17 +10,17 @@ import pytest
 
 from amd_jax.errors import ConfigError
 from amd_jax.hosts import meeting
-from amd_jax.hosts.meeting import Place, meet
+from amd_jax.hosts.meeting import Place, assemble
 from tests.ports import free_port
 
 
 def all_meet(*places: Place, minutes: float = 1.0) -> list[Any]:
-    """What `meet` returns or raises in each process."""
+    """What `assemble` returns or raises in each process."""
     found: list[Any] = [None] * len(places)
 
     def one(number: int) -> None:
         try:
-            found[number] = meet(places[number], minutes)
+            found[number] = assemble(places[number], minutes)
         except ConfigError as error:
             found[number] = str(error)
 
@@ -46,7 +46,7 @@ def test_all_that_come_know_of_each_other_and_the_port_is_free_again() -> None:
     assert [sorted(wires) for _, wires, _ in found] == [[0], [0], [1, 2]]
     found[0][1][0].send(x=1)
     assert found[2][1][1].receive() == {"x": 1}
-    assert meeting._listen(given[0].address).close() is None  # jax's turn, while the connections stay
+    meeting._listen(given[0].address).close()  # jax's turn, while the connections stay
 
 
 def test_who_is_missing_is_said_to_all_that_came() -> None:
@@ -122,4 +122,4 @@ def test_a_clock_that_is_off_is_said_by_process_zero(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("address", ["host", "host:", "host:x"])
 def test_an_address_without_a_port_is_one_line(address: str) -> None:
     with pytest.raises(ConfigError, match="HOST:PORT"):
-        meet(Place(address, 2, 1), 1)
+        assemble(Place(address, 2, 1), 1)

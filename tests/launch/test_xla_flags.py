@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from amd_jax import hardware
 from tests.launchers import launch, variable
 from tests.tpu import answer, needs_libtpu
 
@@ -18,10 +19,9 @@ def gpu_flags() -> str:
 
 
 def tpu_flags(own: str = "") -> str:
-    """LIBTPU_INIT_ARGS of launch/tpu_pod.sh, for a user who has some already."""
-    around = {"LIBTPU_INIT_ARGS": own}
-    told = launch("tpu_pod", "start", "--dry_run", "--name=n", "--zone=z", *RUN, **around).stdout
-    return variable("LIBTPU_INIT_ARGS", told)
+    """What a step tells the TPU's compiler, and what a user tells libtpu, as libtpu would be told both."""
+    ours = (f"--{name}={value}" for name, value in hardware.compiler_options("tpu").items())
+    return " ".join([*ours, own]).strip()
 
 
 @pytest.mark.parametrize(("more", "known"), [("", True), (" --xla_gpu_enable_magic=true", False)])
@@ -36,12 +36,12 @@ def test_xla_knows_the_flags_for_gpus(more: str, known: bool) -> None:
 
 
 @needs_libtpu
-@pytest.mark.parametrize("own", ["", "--xla_enable_async_all_reduce=false"])
-def test_with_the_flags_for_tpus_no_sum_in_a_loop_is_waited_for(own: str) -> None:
-    """And what a user has set wins."""
-    sums = answer("tests.tpu_flags", tpu_flags(own))
+@pytest.mark.parametrize("without", ["", "xla_enable_async_all_reduce"])
+def test_with_the_flags_for_tpus_no_sum_in_a_loop_is_waited_for(without: str) -> None:
+    flags = tpu_flags(f"--{without}=false" if without else "")
+    sums = answer("tests.tpu_flags", flags)
     assert len(sums) == 2
-    assert {overlapped for _, overlapped in sums} == {not own}
+    assert {overlapped for _, overlapped in sums} == {not without}
 
 
 @needs_libtpu
@@ -50,6 +50,9 @@ def test_libtpu_ends_at_a_flag_that_it_does_not_know() -> None:
         answer("tests.tpu_flags", tpu_flags("--xla_tpu_magic=true"))
 
 
-def test_kubernetes_and_tpu_vms_have_the_same_flags() -> None:
-    told = launch("gke", "apply", "--dry_run", "--name=n", "--image=i", *RUN).stdout
-    assert f'value: "{tpu_flags()}"' in told
+def test_kubernetes_and_tpu_vms_hand_on_what_the_user_tells_libtpu() -> None:
+    around = {"LIBTPU_INIT_ARGS": "--xla_enable_async_all_reduce=false"}
+    told = launch("gke", "apply", "--dry_run", "--name=n", "--image=i", *RUN, **around).stdout
+    assert 'value: "--xla_enable_async_all_reduce=false"' in told
+    told = launch("tpu_pod", "start", "--dry_run", "--name=n", "--zone=z", *RUN, **around).stdout
+    assert variable("LIBTPU_INIT_ARGS", told) == "--xla_enable_async_all_reduce=false"

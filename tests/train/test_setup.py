@@ -1,6 +1,7 @@
 """What a run needs before its first step, and in which order mistakes are found."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -84,6 +85,28 @@ def test_a_place_that_cannot_be_a_workdir_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="not a directory"):
         setup.prepare(tiny(), str(tmp_path / "file" / "run"))
+
+
+def test_processes_that_read_other_data_are_refused_before_anything_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Star:
+        """Process 0 of two; the other one sees the workdir, but has found fewer images."""
+
+        index = 0
+
+        def ask(self, word: Any, judge: Any) -> Any:
+            other = {**word, "the number of training examples": "9999"} if isinstance(word, dict) else word
+            return judge([word, other])
+
+        def name(self, process: int) -> str:
+            return f"process {process}"
+
+    monkeypatch.setattr(setup.star, "current", Star())
+    monkeypatch.setattr(setup.programs, "build", None)  # calling it would be a TypeError
+    with pytest.raises(ConfigError, match="in process 1 the number of training examples is 9999, not 10000"):
+        setup.prepare(tiny(), str(tmp_path / "new" / "run"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pre_training_does_without_an_evaluation_split(tmp_path: Path) -> None:
