@@ -90,14 +90,14 @@ TOPOLOGY_OPTIONS: dict[str, dict[str, object]] = {
     "v6e:1x1": {"chips_per_host_bounds": (1, 1, 1)},
     "v6e:2x4": {"chips_per_host_bounds": (2, 4, 1)},
 }
-# What the TPU compiler is told so that chips add gradients up while the backward pass goes on; by itself it waits
-# for every sum (docs/SCALING.md). Without any one of the three it does so too.
+# What the TPU compiler is told so that chips add gradients up while the backward pass goes on; by itself it
+# waits for every sum (docs/SCALING.md). Without any one of the three it does so too.
 _TPU_COMPILER = {
     # A sum may be begun and waited for at different places,
     "xla_enable_async_all_reduce": "true",
     # and go on inside the operations between them.
     "xla_tpu_enable_async_collective_fusion_fuse_all_reduce": "true",
-    # Small sums are put together, up to 1 MiB. Larger ones stay alone: what is put together is always waited for.
+    # Small sums are put together, up to 1 MiB, and waited for. Larger ones stay alone.
     "xla_jf_crs_combiner_threshold_in_bytes": str(2**20),
 }
 
