@@ -100,8 +100,6 @@ def test_what_the_environment_says_comes_after_the_flags_of_the_launchers() -> N
     done = launch("gpu_node", "--dry_run", "--gpus=1", *RUN, XLA_FLAGS="--last", NCCL_DEBUG="INFO")
     assert variable("XLA_FLAGS", done.stdout).endswith(" --last")
     assert "NCCL_DEBUG=INFO" in done.stdout
-    done = launch("tpu_pod", "--dry_run", "start", *TPU, *RUN, LIBTPU_INIT_ARGS="--last")
-    assert variable("LIBTPU_INIT_ARGS", done.stdout).endswith(" --last")
 
 
 def test_what_is_printed_is_read_by_a_shell_as_the_same_words() -> None:
