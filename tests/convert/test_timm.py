@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import amd_jax
 from amd_jax.convert.files.stated import Stated
 from amd_jax.convert.load import load_classifier, load_encoder
 from amd_jax.convert.network import Network
@@ -41,6 +42,14 @@ CASES: dict[str, Network] = {
 }
 
 
+# Of the preprocessing that timm's config.json states.
+VARIANTS: list[dict[str, Any]] = [
+    {"crop_pct": 0.8, "interpolation": "bilinear"},
+    {"crop_pct": 0.9, "crop_mode": "squash"},
+    {"crop_pct": 1.0, "interpolation": "lanczos"},
+]
+
+
 def _said(arch: Network) -> Stated:
     c = arch.channels
     return Stated(MEAN[:c], STD[:c], classes=tuple(f"class {i}" for i in range(arch.classes)))
@@ -67,6 +76,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, A
         assert run("export", src, "--format=timm", "--out", job) == 0
         np.save(job / "pixels.npy", _pixels(arch))
         np.save(job / "photo.npy", _photo(arch))
+        (job / "variants.json").write_text(json.dumps(VARIANTS if i == 0 else []))
     command = [sys.executable, str(Path(__file__).with_name("timm_process.py")), str(TIMM), str(jobs)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -129,6 +139,22 @@ def test_timms_evaluation_transform_is_our_crop_and_normalisation(
     mean, std = (np.array(x, np.float32) for x in _normalisation(arch))
     ours = (resize_center_crop(_photo(arch), size) / np.float32(255) - mean) / std
     np.testing.assert_allclose(answers[case][1]["transformed"].transpose(1, 2, 0), ours, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", range(len(VARIANTS)))
+def test_a_model_is_shown_what_timms_transform_shows_it(
+    variant: int, answers: dict[str, tuple[Path, Any]], tmp_path: Path
+) -> None:
+    case, arch = next(iter(CASES.items()))
+    src, theirs = answers[case]
+    assert run("export", src, "--format=timm", "--out", tmp_path / "timm") == 0
+    config = json.loads((tmp_path / "timm" / "config.json").read_text())
+    config["pretrained_cfg"] |= VARIANTS[variant]
+    (tmp_path / "timm" / "config.json").write_text(json.dumps(config))
+    model = amd_jax.load(str(tmp_path / "timm"))
+    mean, std = (np.array(x, np.float32) for x in _normalisation(arch))
+    ours = (model.prepare(_photo(arch))[0, 0] / np.float32(255) - mean) / std
+    np.testing.assert_allclose(theirs[f"variant{variant}"].transpose(1, 2, 0), ours, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["mean", "cls, without a head"])

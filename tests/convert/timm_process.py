@@ -1,9 +1,10 @@
 """Opens exports in timm, and makes teachers with it, as a process of its own: `timm_process.py TIMM JOBS`.
 
-JOBS is a folder of folders. One with `pixels.npy` (uint8 `[batch, height, width, channels]`) and `photo.npy`
-(one larger image) is an export; beside them comes `theirs.npz`: what timm's model makes of the pixels
-(`logits`, `features`), normalised as its config says, and of the photo its evaluation transform
-(`transformed`); and as JSON in `names` the class names.
+JOBS is a folder of folders. One with `pixels.npy` (uint8 `[batch, height, width, channels]`), `photo.npy` (one
+larger image) and `variants.json` (other settings of the preprocessing) is an export; beside them comes
+`theirs.npz`: what timm's model makes of the pixels (`logits`, `features`), normalised as its config says, of
+the photo its evaluation transform (`transformed`) and those of the variants; and as JSON in `names` the class
+names.
 
 One with `teacher.json` (an architecture of timm and its arguments), `pixels.npy` (normalised, channels first)
 and `at.npy` (tokens `[batch, n]`) becomes the folder of a small random model as timm saves its own;
@@ -54,6 +55,10 @@ def answer(timm: Any, folder: Path) -> None:
     mean, std = (torch.tensor(settings[name]).reshape(1, -1, 1, 1) for name in ("mean", "std"))
     photo = np.load(folder / "photo.npy")
     transform = timm.data.create_transform(**settings, is_training=False)
+    variants = {}
+    for number, change in enumerate(json.loads((folder / "variants.json").read_text())):
+        other = timm.data.create_transform(**settings | change, is_training=False)
+        variants[f"variant{number}"] = other(Image.fromarray(photo.squeeze())).numpy()
     with torch.no_grad():
         x = (pixels - mean) / std
         np.savez(
@@ -62,6 +67,7 @@ def answer(timm: Any, folder: Path) -> None:
             features=model.forward_features(x).numpy(),
             transformed=transform(Image.fromarray(photo.squeeze())).numpy(),
             names=json.dumps(model.pretrained_cfg.get("label_names")),
+            **variants,
         )
 
 
