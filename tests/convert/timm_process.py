@@ -1,10 +1,10 @@
 """Opens exports in timm, and makes teachers with it, as a process of its own: `timm_process.py TIMM JOBS`.
 
-JOBS is a folder of folders. One with `pixels.npy` (uint8 `[batch, height, width, channels]`), `photo.npy` (one
-larger image) and `variants.json` (other settings of the preprocessing) is an export; beside them comes
+JOBS is a folder of folders. One with `pixels.npy` (uint8 `[batch, height, width, channels]`), `photo.npy`
+(one larger image) and `variants.json` (other settings of the preprocessing) is an export; beside them comes
 `theirs.npz`: what timm's model makes of the pixels (`logits`, `features`), normalised as its config says, of
-the photo its evaluation transform (`transformed`) and those of the variants; and as JSON in `names` the class
-names.
+the photo its evaluation transform (`transformed`) and those of the variants; and as JSON in `names` the
+class names.
 
 One with `teacher.json` (an architecture of timm and its arguments), `pixels.npy` (normalised, channels first)
 and `at.npy` (tokens `[batch, n]`) becomes the folder of a small random model as timm saves its own;
