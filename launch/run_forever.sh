@@ -39,8 +39,9 @@ if [ -n "$stop" ]; then
         echo "process $pid has ended already"
         exit 0
     fi
+    told=$(wc -c <"$stop") # what it says from now on is shown, also what it says before `tail` looks
     run kill "$pid"
-    become tail -n 0 -f "$stop" "--pid=$pid"
+    become tail -c "+$((told + 1))" -f "$stop" "--pid=$pid"
 fi
 [ $# -gt 0 ] || fail "no command; it comes after --"
 if [ -n "$background" ]; then
@@ -96,6 +97,7 @@ start() {
     "$@" </dev/null &
     child=$!
     set +m
+    [ -z "$signals" ] || kill -s "${signals##* }" "$child" 2>/dev/null || true # it came before there was a child
     while :; do
         before=$signals code=0
         wait "$child" || code=$?
@@ -133,6 +135,7 @@ while [ -z "$signals" ]; do
     if [ "$next" -gt 0 ]; then
         sleep "$next" &
         sleeper=$!
+        [ -z "$signals" ] || kill "$sleeper" 2>/dev/null || true
         wait "$sleeper" || true
         sleeper=
     fi
