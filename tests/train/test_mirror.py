@@ -1,5 +1,6 @@
 """The local side of a workdir in a bucket: nothing is lost, and nothing is sent twice."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,7 @@ def test_what_cannot_be_sent_is_told_once_and_sent_later_or_kept(
     assert caplog.text.count("metrics and pictures are not uploaded") == 2
     assert f"is kept in {mirrors[1].folder}" in caplog.text
     assert (mirrors[1].folder / "lines").read_text() == "one\n"
+    shutil.rmtree(mirrors[1].folder)
     mirrors[0].close()
     assert (buckets.place(f"{bucket}/later") / "lines").read_text() == "one\n"
     assert not Path(mirrors[0].folder).exists()
