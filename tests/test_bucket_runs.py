@@ -44,7 +44,7 @@ def run(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> tuple[str
     half = buckets.place(where) / FOLDER / "13"  # as if it had been saving
     (half / "params" / "manifest.ocdbt").write_text("half")
     runs = [start(f"--workdir={place}", *SMALL) for place in (where, disk)]
-    ended(runs, 0)
+    ended(runs, [0, 0])
     return where, disk
 
 
@@ -106,7 +106,7 @@ def test_two_processes_go_on_in_a_bucket_and_save_there_together(run: tuple[str,
     buckets.filesystem().cp(run[0], where, recursive=True)
     arguments = [f"--workdir={where}", *SMALL, "--config.steps=22", "--config.log.pictures_every=0"]
     arguments += ["--distributed", f"--coordinator=127.0.0.1:{free_port()}", "--processes=2"]
-    ended([start(*arguments, f"--process={i}") for i in range(2)], 0)
+    ended([start(*arguments, f"--process={i}") for i in range(2)], [0, 0])
     folder = buckets.place(where) / FOLDER
     assert sorted(p.name for p in folder.iterdir()) == ["20", "22"]
     watched = json.loads((folder / "22" / checksums.FILE).read_text())

@@ -122,7 +122,7 @@ WRONG = [
     (["--config.base.data.pth=x"], "did you mean base.data.path"),
     (["--config.base.mask.student_visible=50"], "50 of 49"),
     (["--jobs=0"], "jobs"),
-    (["--workdir=gs://bucket/W"], "mount remote storage"),
+    (["--workdir=gs://bucket/W"], "this is written to a disk"),
 ]
 
 
