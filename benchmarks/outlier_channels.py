@@ -2,10 +2,10 @@
 
     python benchmarks/outlier_channels.py --workdir=DIR
 
-CLIP, SigLIP and DINOv2 have such channels, and their weights cannot be had here. So the demo's MAE teacher is
-trained, and what it shows of each taught layer is multiplied: every channel by 1, two of 96 by --factor. The
-features know the same as before. Students learn by AMD from either, with each `loss.feature_norm`; printed is
-the linear probe of their encoders. Finished runs in DIR are kept.
+CLIP, SigLIP and DINOv2 are reported to have such channels. Here the MAE teacher of the demo is trained, and
+what it shows of each taught layer is multiplied: every channel by 1, two of 96 by --factor. The features know
+the same as before. Students learn by AMD from either, with each `loss.feature_norm`; printed is the linear
+probe of their encoders. Finished runs in DIR are kept.
 """
 
 import argparse
@@ -81,14 +81,14 @@ def main() -> None:
     config.steps, config.optim.warmup_steps = args.teacher_steps, args.teacher_steps // 10
     config.log.pictures_every = 0
     teacher = finished(args.workdir / "teacher", config)
-    rows = [f"teacher after {args.teacher_steps} steps: {100 * probe_run(teacher, {})['probe_top1']:.1f} %"]
+    rows = [f"teacher after {args.teacher_steps} steps: {probe_run(teacher, {})['probe_top1']:.1f} %"]
     for factor in (1.0, args.factor):
         for norm in NORMS:
             scores = []
             for seed in range(args.seeds):
                 folder = args.workdir / f"{norm}-{factor:g}-{seed}"
                 run = student(folder, teacher, args.steps, seed, norm, factor)
-                scores.append(f"{100 * probe_run(run, {})['probe_top1']:.1f}")
+                scores.append(f"{probe_run(run, {})['probe_top1']:.1f}")
             rows.append(f"two channels x {factor:<4g} feature_norm {norm:<10} {'  '.join(scores)} %")
     print("\n".join(rows))
 
