@@ -1,7 +1,9 @@
 """The scripts in launch/, started with no more of this environment than they need."""
 
+import contextlib
 import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -28,6 +30,14 @@ def program(bin: Path, name: str, text: str) -> None:
     bin.mkdir(exist_ok=True)
     (bin / name).write_text(f"#!/usr/bin/env bash\n{text}")
     (bin / name).chmod(0o755)
+
+
+def end(pid_file: Path) -> None:
+    """Ends the loop that a failed test has left running, if any; the number may be another's by now."""
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(pid_file.read_text())
+        if b"run_forever" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGTERM)
 
 
 def until(file: Path, text: str) -> None:

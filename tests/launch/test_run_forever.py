@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launchers import environment, launch, until
+from tests.launchers import end, environment, launch, until
 from tests.runs import ROOT
 
 # Counts its starts, and does at each what a file of that number says, or at last "end".
@@ -119,19 +119,21 @@ def start(folder: Path, *options: str, **starts: str) -> subprocess.Popen[str]:
 
 def test_in_the_background_one_loop_writes_to_a_file_until_it_is_stopped(tmp_path: Path) -> None:
     """Nothing is started beside it; --stop returns when it has ended, and what it said last is shown."""
-    waits = "trap 'echo saved; exit 75' TERM; mkfifo never; echo up; echo > ready; read < never"
-    (tmp_path / "ready").touch()
+    waits = "trap 'echo saved; exit 75' TERM; mkfifo never; echo up; read < never"
     log, command = tmp_path / "logs" / "run", _command(tmp_path, end=waits)
     background = [f"--background={log}", "--", *command]
-    assert launch("run_forever", *background).returncode == 0
-    until(log, "up")
-    second = launch("run_forever", *background)
-    assert second.returncode == 2
-    assert "stop it first" in second.stderr
-    stopped = launch("run_forever", f"--stop={log}")
-    assert stopped.returncode == 0, stopped.stderr
-    assert stopped.stdout == "saved\n"
-    assert count(tmp_path) == 1
-    again = launch("run_forever", f"--stop={log}")
-    assert again.returncode == 0
-    assert "has ended already" in again.stdout
+    try:
+        assert launch("run_forever", *background).returncode == 0
+        until(log, "up")
+        second = launch("run_forever", *background)
+        assert second.returncode == 2
+        assert "stop it first" in second.stderr
+        stopped = launch("run_forever", f"--stop={log}")
+        assert stopped.returncode == 0, stopped.stderr
+        assert stopped.stdout == "saved\n"
+        assert count(tmp_path) == 1
+        again = launch("run_forever", f"--stop={log}")
+        assert again.returncode == 0
+        assert "has ended already" in again.stdout
+    finally:
+        end(tmp_path / "logs" / "run.pid")

@@ -2,11 +2,12 @@
 
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.launchers import environment, program, until
+from tests.launchers import end, environment, program, until
 from tests.runs import ROOT
 
 # A TPU of two hosts. `ssh` and `scp` do what they are told in the hosts' home folders, `describe` says the
@@ -45,7 +46,7 @@ NAME = ["--name=vitb", "--zone=us-west4-a"]
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def place(tmp_path: Path) -> Iterator[Path]:
     """The folder that has both hosts, each with an environment, and `calls` of gcloud."""
     program(tmp_path / "bin", "gcloud", GCLOUD)
     for n in (0, 1):
@@ -54,7 +55,9 @@ def place(tmp_path: Path) -> Path:
         folder.mkdir(parents=True)
         shutil.copy(tmp_path / f"host{n}" / "fake", folder / "python")
     (tmp_path / "states").write_text("")
-    return tmp_path
+    yield tmp_path
+    for n in (0, 1):
+        end(tmp_path / f"host{n}" / "amd_jax" / "run.log.pid")
 
 
 def pod(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
