@@ -5,8 +5,9 @@ import itertools
 import json
 import shutil
 import threading
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,24 @@ class Storage:
         self.url = url
         self._folder = folder
         self.requests: list[str] = []
+        self._news = threading.Condition()
         self._numbers = itertools.count()
+
+    def listen(self, lines: Iterable[bytes]) -> None:
+        """Takes down what the emulator tells."""
+        for line in lines:
+            with self._news:
+                self.requests.append(line.decode())
+                self._news.notify_all()
+
+    def mark(self) -> int:
+        """How many requests there have been by now; the emulator tells of them late."""
+        name = f"mark{next(self._numbers)}"
+        with contextlib.suppress(urllib.error.HTTPError):  # there is no such bucket
+            urllib.request.urlopen(f"{self.url}/storage/v1/b/{name}").close()
+        with self._news:
+            self._news.wait_for(lambda: any(name in line for line in self.requests[-50:]))
+            return len(self.requests)
 
     def new_bucket(self) -> str:
         """The URL of an empty bucket."""
@@ -73,10 +91,7 @@ def running() -> Iterator[Storage]:
                 patch.setenv(name, value)
             storage = Storage(server.url, Path(server._tmpdir.name))
             # It tells of each request, and stops when nobody listens and the pipe is full.
-            listen = threading.Thread(
-                target=lambda: storage.requests.extend(map(bytes.decode, server._process.stderr)), daemon=True
-            )
-            listen.start()
+            threading.Thread(target=storage.listen, args=(server._process.stderr,), daemon=True).start()
             yield storage
         finally:
             server._process.kill()  # it would wait for whoever is still connected
