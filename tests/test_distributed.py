@@ -220,7 +220,7 @@ def test_a_run_goes_on_with_other_processes_and_meshes_whatever_ended_it(tmp_pat
     assert 5 in twice
     after = reported(run)
     assert [after[step] for step in twice] == [before[step] for step in twice]
-    ended(stage(run, "four", "", "", "TERM batch 7", ""), [75] * 4)
+    ended(stage(run, "four", "", "", "TERM batch 5", ""), [75] * 4)  # early: all learn of it some steps later
     ended(stage(run, "one", ""), [0])
 
     order = shown(tmp_path, "whole")
