@@ -4,10 +4,14 @@ import os
 import tempfile
 from collections.abc import Iterator
 
+from tests import QUICK
+
 # Both must be set before jax is imported: eight devices on few cores need spare threads to meet (a
 # collective deadlocks otherwise), and meshes are tested on forced host devices.
 os.environ["NPROC"] = "32"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + f" --xla_force_host_platform_device_count=8 {QUICK}"
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax

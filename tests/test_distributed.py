@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from amd_jax.workdir import load_params
-from tests import together
+from tests import QUICK, together
 from tests.disks import enlarge, small_disk
 from tests.ports import free_port
 from tests.runs import ROOT, assert_close, assert_same, losses, metrics, start
@@ -83,7 +83,7 @@ def test_processes_that_share_parameters_start_from_weights_as_one_does(
     together.write_weights(tmp_path)
     command = [sys.executable, "-m", "tests.together", str(tmp_path)]
     place = [f"127.0.0.1:{free_port()}", "2", "2"]
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}  # compiles sooner
+    environment = {**os.environ, "XLA_FLAGS": QUICK}
     processes = [
         subprocess.Popen(
             [*command, str(i), *place], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
@@ -122,8 +122,8 @@ def two(workdir: Path, *arguments: str) -> list[subprocess.Popen[str]]:
 @pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_in_an_evaluation_stops_both_at_one_batch(tmp_path: Path) -> None:
     """It goes to the one that writes nothing; the evaluation of step 5 has 1,000 batches."""
-    probing = ["--config.probe.every_epochs=0.004", "--config.probe.examples=2000"]
-    probing += ["--config.eval.batch_size=4", "--config.steps=6"]
+    common = ["--config.method=mae", "--config.probe.every_epochs=0.004", "--config.steps=6"]
+    probing = [*common, "--config.probe.examples=2000", "--config.eval.batch_size=4"]
     first, second = two(tmp_path, *probing)
     assert first.stdout is not None
     for line in first.stdout:
@@ -133,8 +133,7 @@ def test_a_signal_to_one_of_two_processes_in_an_evaluation_stops_both_at_one_bat
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["5"]
     assert not [line for line in metrics(tmp_path) if "knn_top1" in line]
 
-    quick = ["--config.probe.every_epochs=0.004", "--config.probe.examples=200", "--config.steps=6"]
-    again = two(tmp_path, *quick, "--config.eval.batch_size=500")
+    again = two(tmp_path, *common, "--config.probe.examples=200", "--config.eval.batch_size=500")
     ended(again, [0, 0])
     assert [line["step"] for line in metrics(tmp_path) if "knn_top1" in line] == [5, 6]
 
@@ -148,10 +147,10 @@ def test_two_processes_agree_that_the_disk_is_full_and_which_step_is_whole(tmp_p
         assert [p.name for p in (disk / "checkpoints").iterdir()] == ["2"]
 
         enlarge(disk, 20000)
-        assert [process.wait() for process in two(disk, *every)] == [0, 0]
-        (disk / "checkpoints" / "4" / "data" / "metadata").unlink()
-        processes = two(disk, *every)
-        outputs = ended(processes, [0, 0])
+        damaged = disk / "checkpoints" / "4"
+        shutil.copytree(disk / "checkpoints" / "2", damaged)
+        (damaged / "data" / "metadata").unlink()
+        outputs = ended(two(disk, *every), [0, 0])
         assert sorted(p.name for p in (disk / "checkpoints").iterdir()) == ["2", "4", "4.damaged"]
         assert "4.damaged" in outputs[0][1]
         assert "4.damaged" not in outputs[1][1]
@@ -182,7 +181,11 @@ def stage(out: Path, name: str, *ends: str) -> list[subprocess.Popen[str]]:
         + ([f"--process={i}"] if count > 1 else [])
         for i, end in enumerate(ends)
     ]
-    environment = {**os.environ, "XLA_FLAGS": devices, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": f"{devices} {QUICK}",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) for command in commands]
 

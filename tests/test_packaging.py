@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import QUICK
 from tests.runs import ROOT, metrics
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -48,7 +49,7 @@ def test_the_wheel_alone_trains_in_an_empty_folder(tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"amd_jax", "amd_jax-0.1.0.dist-info"}
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True)
 
-    environment = {**os.environ, "PYTHONPATH": str(site), "XLA_FLAGS": ""}
+    environment = {**os.environ, "PYTHONPATH": str(site), "XLA_FLAGS": QUICK}
     command = [sys.executable, str(site / "bin" / "amd-jax"), "train"]
     # The very run of tests/test_main.py, which may have left its compiled step in the cache.
     command += ["--config=configs/vitb_in1k.py:smoke", "--workdir=W", "--config.batch_size=8"]

@@ -107,7 +107,7 @@ def probed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Confi
     device = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda *args: device)
     monkeypatch.setattr(sources, "make_source", lambda data, split: FewImages(split, 80))
-    config = tiny(steps=7, probe__every_epochs=0.3, probe__examples=48, eval__batch_size=32)
+    config = tiny(method="mae", steps=7, probe__every_epochs=0.3, probe__examples=48, eval__batch_size=32)
     loop.train(setup.prepare(config, str(tmp_path / "run")))
     return tmp_path / "run", config
 
@@ -140,7 +140,7 @@ def test_a_run_is_probed_every_so_many_epochs_and_at_the_end(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "make_prober", lambda *args: pytest.fail("probed"))
-        loop.train(setup.prepare(tiny(steps=7), str(tmp_path / "without")))
+        loop.train(setup.prepare(tiny(method="mae", steps=7), str(tmp_path / "without")))
     assert losses(run) == losses(tmp_path / "without")
 
 

@@ -20,7 +20,6 @@ from tests.tpu import answer, needs_libtpu
 from tests.tpu_meshes import TOPOLOGIES
 
 BATCH = 16
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def config(accum_steps: int = 1) -> ConfigDict:
@@ -59,7 +58,7 @@ def two_steps(mesh_shape: tuple[int, int, int] | None, accum_steps: int) -> tupl
     teacher = jax.device_put(teacher, program.where(run.teacher))
     rng = np.random.default_rng(1)
     pixels = rng.integers(0, 256, (2, BATCH, *run.task.input_shape), dtype=np.uint8)
-    step = run.lower().compile(compiler_options=QUICK)
+    step = run.lower().compile()
     metrics = []
     for batch in pixels:
         state, values = step(state, teacher, global_batch({"pixels": batch}, mesh))

@@ -13,6 +13,7 @@ from amd_jax.compare import cell as cell_run
 from amd_jax.compare.grid import Cell
 from amd_jax.errors import ConfigError
 from configs import compare_fashion
+from tests import QUICK
 from tests.runs import ROOT
 
 PLAN = """
@@ -38,7 +39,7 @@ def start(folder: Path, *arguments: str, plan: str = PLAN) -> subprocess.Popen[s
     return subprocess.Popen(
         [*command, f"--workdir={folder / 'W'}", *arguments],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": "", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "XLA_FLAGS": QUICK, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

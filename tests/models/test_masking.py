@@ -1,7 +1,5 @@
 """Nested masks: a partition with static sizes, tubes in time, one fair permutation per sample."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -12,8 +10,7 @@ from amd_jax.models.masking import Masks, levels_from_masks, masks_from_levels, 
 
 # Every new shape is a compilation, so there are fewer examples of them than the suite's profile has.
 few = settings(max_examples=10)
-quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-draw_masks = quick(nested_masks, static_argnums=(1, 2, 3, 4))
+draw_masks = jax.jit(nested_masks, static_argnums=(1, 2, 3, 4))
 
 
 @st.composite
@@ -68,12 +65,12 @@ def test_levels_and_masks_are_inverses(seed: int, student: int, diff: int, maske
     levels = np.random.default_rng(seed).permuted(np.tile(row, (3, 1)), axis=1)
     masks = masks_from_levels(levels)
     assert tuple(part.shape for part in masks) == ((3, student), (3, diff), (3, masked))
-    np.testing.assert_array_equal(quick(levels_from_masks)(masks), levels)
+    np.testing.assert_array_equal(jax.jit(levels_from_masks)(masks), levels)
 
 
 def test_levels_mark_what_each_network_sees() -> None:
     masks = sample(0, 4, (2, 3, 3), 2, 5)
-    levels = np.asarray(quick(levels_from_masks)(masks))
+    levels = np.asarray(jax.jit(levels_from_masks)(masks))
     for row, *parts in zip(levels, *masks, strict=True):
         for level, part in enumerate(parts):
             np.testing.assert_array_equal(np.flatnonzero(row == level), part)

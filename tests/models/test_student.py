@@ -20,7 +20,6 @@ from amd_jax.trees import path_name
 from configs import vitb_in1k
 
 BATCH = 3
-QUICK = {"xla_backend_optimization_level": 0}  # these networks run once: compiling is what takes time
 
 
 def config(**changes: Any) -> ConfigDict:
@@ -50,16 +49,13 @@ def case() -> tuple[Any, Any, np.ndarray, Masks]:
 @functools.cache
 def student_output(predict_all: bool = False) -> Any:
     """The compiled student."""
-    return jax.jit(
-        lambda params, pixels, masks: RUN.student_output(params, pixels, masks, predict_all),
-        compiler_options=QUICK,
-    )
+    return jax.jit(lambda params, pixels, masks: RUN.student_output(params, pixels, masks, predict_all))
 
 
 @functools.cache
 def teacher_features() -> Any:
     """The compiled teacher."""
-    return jax.jit(RUN.teacher_features, compiler_options=QUICK)
+    return jax.jit(RUN.teacher_features)
 
 
 def repainted(pixels: np.ndarray, tokens: np.ndarray) -> np.ndarray:
@@ -167,7 +163,7 @@ def test_student_and_teacher_features_have_the_same_shapes_layer_by_layer() -> N
 def test_the_teachers_features_are_split_into_direct_and_diff_without_its_cls_token() -> None:
     _, teacher, pixels, masks = case()
     whole = teacher_features()(teacher, pixels, masks)[2]
-    direct, gen = jax.jit(RUN.aligned_teacher, compiler_options=QUICK)(teacher, pixels, masks)
+    direct, gen = jax.jit(RUN.aligned_teacher)(teacher, pixels, masks)
     np.testing.assert_allclose(direct[0], whole[:, 1:5], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(gen[0], whole[:, 5:], rtol=1e-5, atol=1e-5)
 
@@ -183,7 +179,7 @@ def test_the_direct_features_are_a_bias_free_projection_of_the_tapped_layer() ->
         x = patches.normalize(x, RUN.mean, RUN.std)
         return ViT(RUN.student.encoder).apply({"params": params}, x, masks.student, (2,))[1][2]
 
-    features = jax.jit(tapped, compiler_options=QUICK)(student["encoder"])
+    features = jax.jit(tapped)(student["encoder"])
     expected = np.asarray(features[:, 1:]) @ projection["kernel"]
     np.testing.assert_allclose(out.direct[0], expected, rtol=1e-4, atol=1e-4)
 

@@ -161,9 +161,7 @@ def test_recomputing_blocks_changes_neither_outputs_nor_gradients() -> None:
             return (x**2 * jnp.arange(WIDTH)).mean() + (taps[2] ** 3).mean(), x
 
         text = str(jax.make_jaxpr(jax.grad(loss, has_aux=True))(weights(CONFIG)))
-        grad = jax.jit(
-            jax.value_and_grad(loss, has_aux=True), compiler_options={"xla_backend_optimization_level": 0}
-        )
+        grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
         return grad(weights(CONFIG)), "remat" in text
 
     (plain, saved), (again, recomputed) = run(False), run(True)
@@ -197,7 +195,7 @@ def test_kernels_start_xavier_uniform_layer_by_layer_with_zero_biases() -> None:
     """METHODS.md, AMD 8: the fan of q, k and v together, as one linear of three times the width."""
     wide = dataclasses.replace(CONFIG, block=BlockConfig(width=64, heads=4, mlp_width=128), depth=2)
     patches, at = inputs()
-    init = jax.jit(ViT(wide).init, compiler_options={"xla_backend_optimization_level": 0})
+    init = jax.jit(ViT(wide).init)
     params = init(jax.random.key(0), visible(patches, at), at)["params"]
     layers = params["blocks"]["layers"]
     fans = {
@@ -222,7 +220,7 @@ def test_a_patch_embedding_starts_as_pytorch_starts_a_convolution_where_videomae
 
     def drawn(patch_init: str) -> Any:
         config = dataclasses.replace(wide, patch_init=patch_init)
-        init = jax.jit(ViT(config).init, compiler_options={"xla_backend_optimization_level": 0})
+        init = jax.jit(ViT(config).init)
         return dict(init(jax.random.key(0), patches, at)["params"])
 
     video, image = drawn("uniform"), drawn("xavier")

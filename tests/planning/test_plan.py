@@ -21,6 +21,7 @@ from amd_jax.errors import ConfigError
 from amd_jax.planning import compiling, printed, recipe, roofline, sweep
 from amd_jax.planning.target import find_libtpu, quiet, target
 from configs import compare_fashion, finetune_vitb_in1k, vitb_in1k, vitb_k400, vitb_ssv2
+from tests import QUICK
 from tests.runs import ROOT
 from tests.tpu import needs_libtpu
 
@@ -38,7 +39,7 @@ def planned(topology: str, config: Any = SMOKE, examples: int = 10_000) -> roofl
 
 def start(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`python -m amd_jax.plan` of the smoke config as a user starts it."""
-    environment = {**os.environ, "XLA_FLAGS": "", "XDG_CACHE_HOME": str(folder)}
+    environment = {**os.environ, "XLA_FLAGS": QUICK, "XDG_CACHE_HOME": str(folder)}
     environment.pop("JAX_PLATFORMS", None)
     command = [sys.executable, "-m", "amd_jax.plan", "--config=configs/vitb_in1k.py:smoke", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

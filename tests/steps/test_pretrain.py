@@ -20,7 +20,6 @@ from configs import vitb_in1k
 from tests.runs import assert_close
 
 BATCH = 8
-QUICK = {"xla_backend_optimization_level": 0}  # two steps of a tiny model: compiling is what takes time
 
 
 def config(**changes: Any) -> ConfigDict:
@@ -69,7 +68,7 @@ def start() -> tuple[TrainState, Any, dict[str, np.ndarray]]:
 def step(accum_steps: int) -> Any:
     """The compiled step."""
     pure = make_step(pretraining(), optimizer(), schedule(), seed=3, accum_steps=accum_steps)
-    return jax.jit(pure, compiler_options=QUICK)
+    return jax.jit(pure)
 
 
 @functools.cache
@@ -139,7 +138,7 @@ def test_no_gradient_reaches_the_teacher() -> None:
     def loss(teacher: Any) -> Any:
         return pretraining().loss_fn(state.params, teacher, batch["pixels"], masks)
 
-    value, gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)(teacher)
+    value, gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(teacher)
     assert value[1]["loss_direct"] > 1e-3
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
 
@@ -283,7 +282,7 @@ def test_the_bfloat16_loss_is_close_to_the_float32_loss() -> None:
     half = Pretraining.from_config(config(model__dtype="bfloat16"))
 
     def loss(run: Pretraining) -> Any:
-        return jax.jit(run.loss_fn, compiler_options=QUICK)(state.params, teacher, batch["pixels"], masks)
+        return jax.jit(run.loss_fn)(state.params, teacher, batch["pixels"], masks)
 
     exact, rounded = jax.device_get((loss(pretraining()), loss(half)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.03), exact, rounded)

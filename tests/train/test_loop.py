@@ -3,37 +3,52 @@
 import os
 import random
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from amd_jax.config import flat
 from amd_jax.errors import ConfigError, RunError
 from amd_jax.evals import features
 from amd_jax.evals.evaluators import make_evaluations
 from amd_jax.steps.train_state import TrainState
 from amd_jax.train import loop, setup
 from amd_jax.train.checkpoint import Checkpoints, NotSavedError
+from amd_jax.train.program import Program
 from tests.disks import enlarge, small_disk
 from tests.runs import assert_same, losses, metrics, start, tiny
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These runs are about time, not about meshes: they use one of the eight devices."""
-    device = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda *args: device)
+@pytest.fixture(scope="module", autouse=True)
+def one_device() -> Iterator[None]:
+    """These runs are about time, not about meshes: they use one of the eight devices.
+
+    And a step is lowered once for all runs that differ in what they log, save and score.
+    """
+    device, lower = jax.devices()[:1], Program.lower
+    lowered: dict[str, jax.stages.Lowered] = {}
+
+    def once(self: Program) -> jax.stages.Lowered:
+        beside = ("log", "checkpoint", "probe", "eval")
+        key = repr(sorted((name, x) for name, x in flat(self.config).items() if not name.startswith(beside)))
+        if key not in lowered:
+            lowered[key] = lower(self)
+        return lowered[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "devices", lambda *args: device)
+        patch.setattr(Program, "lower", once)
+        yield
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainState]:
+def straight(one_device: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainState]:
     """Twenty steps without a stop."""
     workdir = tmp_path_factory.mktemp("straight")
-    with pytest.MonkeyPatch.context() as patch:
-        device = jax.devices()[:1]
-        patch.setattr(jax, "devices", lambda *args: device)
-        return workdir, loop.train(setup.prepare(tiny(log__pictures_every=20), str(workdir)))
+    return workdir, loop.train(setup.prepare(tiny(log__pictures_every=20), str(workdir)))
 
 
 def test_a_run_leaves_what_a_reader_looks_for(straight: tuple[Path, TrainState]) -> None:

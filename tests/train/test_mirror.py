@@ -20,9 +20,9 @@ def test_what_has_changed_is_sent_and_the_folder_goes_with_the_run(bucket: str, 
     mirror.send()
     with (mirror.folder / "lines").open("a") as lines:
         lines.write("two\n")
-    before = len(storage.requests)
+    before = storage.mark()
     mirror.send()
-    uploads = [line for line in storage.requests[before:] if "POST /upload" in line]
+    uploads = [line for line in storage.requests[before : storage.mark()] if "POST /upload" in line]
     assert len(uploads) == 1
     mirror.close()
     assert not mirror.folder.exists()

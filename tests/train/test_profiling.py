@@ -16,8 +16,7 @@ from tests.runs import tiny
 def test_a_trace_has_the_steps_that_were_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     device = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda *args: device)
-    config = tiny(log__profile="3:4", steps=6, optim__warmup_steps=5)
-    loop.train(setup.prepare(config, str(tmp_path)))
+    loop.train(setup.prepare(tiny(log__profile="3:4"), str(tmp_path)))
     (trace,) = tmp_path.glob("plugins/profile/*/*.xplane.pb")
     events = (e for p in ProfileData.from_file(str(trace)).planes for line in p.lines for e in line.events)
     steps = {dict(event.stats).get("step_num") for event in events if event.name == "train"}

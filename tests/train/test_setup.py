@@ -19,6 +19,13 @@ from configs import finetune_vitb_in1k
 from tests.runs import assert_same, tiny, untrained
 
 
+@pytest.fixture
+def one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the eight devices, for which other tests have compiled the same step."""
+    device = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda *args: device)
+
+
 @pytest.mark.slow
 def test_new_parameters_are_drawn_as_without_a_file_and_the_others_are_the_files(tmp_path: Path) -> None:
     """To the bit, shared over eight devices; the running mean starts as a copy that is no second owner."""
@@ -48,7 +55,7 @@ def test_new_parameters_are_drawn_as_without_a_file_and_the_others_are_the_files
 
 
 def test_nothing_is_on_disk_before_everything_is_known_to_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_device: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last thing that can go wrong is memory, after compiling."""
     monkeypatch.setattr(setup.preflight, "step_memory", lambda compiled, platform: 2**60)
@@ -109,7 +116,7 @@ def test_processes_that_read_other_data_are_refused_before_anything_is_built(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pre_training_does_without_an_evaluation_split(tmp_path: Path) -> None:
+def test_pre_training_does_without_an_evaluation_split(one_device: None, tmp_path: Path) -> None:
     """Then pictures are of training images; with a probe the split is needed."""
     for number in range(10):
         path = tmp_path / "images/train/a" / f"{number}.png"
