@@ -3,12 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import os
+
     from amd_jax.use.model import Model
 
 __all__ = ["load"]
 
 
-def load(src: str, **options: Any) -> "Model":
+def load(src: "str | os.PathLike[str]", **options: Any) -> "Model":
     """A trained model that can be shown images or videos: see `amd_jax.use.model.load`."""
     from amd_jax.use import model  # jax, which the command line starts without
 

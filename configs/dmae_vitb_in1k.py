@@ -4,7 +4,8 @@
         --config.data.path=TFDS_DIR --config.teacher.weights=mae_visualize_vit_large.pth
 
 The teacher is the MAE ViT-L that was pre-trained without normalised targets, as the released code wants it:
-published under that name, not as `mae_pretrain_vit_large.pth`.
+published under that name, not as `mae_pretrain_vit_large.pth`. `hf://facebook/vit-mae-large` may be the same
+(docs/weights.md says what is known).
 
 Fine-tune with `configs/finetune_dmae_vitb_in1k.py`.
 

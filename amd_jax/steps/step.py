@@ -74,8 +74,9 @@ def make_step(
         if shards > 1:
             grad_fn = _by_shard(grad_fn, batch_sharding, shards)
         # Pass m takes the examples m, m + accum, …, so that each device keeps its own. They are cut out of
-        # the batch where they lie: one pass's share is all that is ever copied, or made into floats.
-        strided = jax.tree.map(lambda x: x.reshape(-1, accum_steps, *x.shape[1:]), batch)
+        # the batch where they lie: one pass's share is all that is ever copied, or made into floats. A
+        # part of the masks may be empty, so no length is left to be found out.
+        strided = jax.tree.map(lambda x: x.reshape(len(x) // accum_steps, accum_steps, *x.shape[1:]), batch)
 
         def part(m: Any) -> Batch:
             take = functools.partial(jax.lax.dynamic_index_in_dim, index=m, axis=1, keepdims=False)

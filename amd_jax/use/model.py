@@ -8,6 +8,7 @@ model.classify(["cat.jpg"])                    # [1, classes], if it has classes
 """
 
 import dataclasses
+import os
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -212,7 +213,9 @@ class Model:
         return {"tokens": tokens, "classify": classify}.get(what, embed)
 
 
-def load(src: str, *, clips: int = 1, crops: int = 1, dtype: str = "auto", kind: str = "") -> Model:
+def load(
+    src: str | os.PathLike[str], *, clips: int = 1, crops: int = 1, dtype: str = "auto", kind: str = ""
+) -> Model:
     """Reads weights of any kind that `convert import` reads, and what is stated of their pixels and classes.
 
     Args:
@@ -226,6 +229,7 @@ def load(src: str, *, clips: int = 1, crops: int = 1, dtype: str = "auto", kind:
     Raises:
       WeightsError: unreadable, or weights of nothing that is known.
     """
+    src = os.fspath(src)
     found = recognise(open_source(src), kind)
     arrays = match(found, Want.all_of(found)).arrays
     parts = ("encoder/", "head/", "fc_norm/")

@@ -250,6 +250,7 @@ def metrics_of(**changes: Any) -> tuple[Any, Any]:
     ("changes", "parts"),
     [
         ({"method": "mae"}, {"loss_rec"}),
+        ({"method": "mae", "accum_steps": 2}, {"loss_rec"}),  # no token that the teacher alone sees
         ({"method": "dmae"}, {"loss_rec", "loss_direct"}),
         ({"loss__gen_weight": 0.0}, {"loss_rec", "loss_direct"}),
         ({"loss__direct_weight": 0.0}, {"loss_rec", "loss_gen"}),
