@@ -68,8 +68,8 @@ KEYS: dict[str, Key] = {
             "name": Key("imagenet2012", "TFDS: name of the data set"),
             "path": Key(
                 "",
-                "folder, clips: the directory with train/ and val/; tfds: its data_dir; manifest: where its "
-                "paths start",
+                "folder, clips: the directory with train/ and val/, or without them what has no labels; tfds: its "
+                "data_dir; manifest: where its paths start",
             ),
             "train_split": Key("", "split (or manifest) to train on; empty: the source's usual name for it"),
             "eval_split": Key(

@@ -1,4 +1,4 @@
-"""Where labelled images and videos come from; a small set of images comes with the code.
+"""Where images and videos come from, most with labels; a small set of images comes with the code.
 
 A source hands out one undecoded example per index, in a fixed order, and can be pickled into a reader
 process at little cost. Decoding and augmentation are `transforms.py`'s business, order is `pipeline.py`'s.
@@ -12,10 +12,11 @@ from amd_jax.config import KEYS
 from amd_jax.data.clip_records import ClipRecordSource
 from amd_jax.data.example import Source
 from amd_jax.data.fashion import EmbeddedSource
-from amd_jax.data.folders import IMAGES, FolderSource, Split, kind_of_videos, split_folder
+from amd_jax.data.folders import Split
 from amd_jax.data.moving import MovingSource
 from amd_jax.data.subset import balanced_part
 from amd_jax.data.tfds_sources import TfdsVideoSource, tfds_source
+from amd_jax.data.unlabelled import folder_source
 from amd_jax.data.video_sources import ManifestSource
 from amd_jax.errors import ConfigError
 
@@ -49,8 +50,7 @@ def _whole_source(data: ConfigDict, split: Split) -> Source:
         case "moving":
             return MovingSource(split, name)
         case "folder":
-            kind = kind_of_videos(split_folder(data.path, split, name)) if videos else IMAGES
-            return FolderSource(data.path, split, name, data.train_split or "train", kind)
+            return folder_source(data.path, split, name, data.train_split or "train", videos)
         case "tfds" if videos:
             return TfdsVideoSource(data.name, data.path, split, name)
         case "tfds":

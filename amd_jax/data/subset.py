@@ -56,9 +56,13 @@ def balanced_part(source: Source, share: float) -> Subset:
     reads it, who counts it as any other. Of one that has to read them, such as TFDS's, little more is read
     than is taken where the set is balanced, and the next of its class stands in for what cannot be read.
 
+    Where there are no classes it is a share of all.
+
     Raises:
       DataError: the share is less than one example of each class, or nothing can be read.
     """
+    if not source.num_classes:
+        return shuffled_part(source, max(1, round(share * len(source))))
     quota = round(share * len(source) / source.num_classes)
     if quota < 1:
         raise DataError(

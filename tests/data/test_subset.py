@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from amd_jax.config import default
 from amd_jax.data.example import Example
-from amd_jax.data.sources import FolderSource, make_source
+from amd_jax.data.folders import FolderSource
+from amd_jax.data.sources import make_source
 from amd_jax.data.subset import balanced_part, shuffled_part
 from amd_jax.errors import DataError
 
