@@ -68,15 +68,22 @@ KEYS: dict[str, Key] = {
             "name": Key("imagenet2012", "TFDS: name of the data set"),
             "path": Key(
                 "",
-                "folder, clips: the directory with train/ and val/, or without them what has no labels; tfds: its "
+                "folder, clips: the directory with train/ and val/, or one of unlabelled files; tfds: its "
                 "data_dir; manifest: where its paths start",
             ),
             "train_split": Key("", "split (or manifest) to train on; empty: the source's usual name for it"),
             "eval_split": Key(
                 "", "split (or manifest) to evaluate on; empty: the source's usual name for it"
             ),
+            "holdout": Key(
+                0.0,
+                "share of the training split that is not trained on but evaluated on, instead of another "
+                "split: always the same examples, of each class alike; 0: none",
+            ),
             "share": Key(
-                1.0, "training examples used, equally many of each class and always the same; 1: all of them"
+                1.0,
+                "training examples used (of what is not held out), equally many of each class and always the "
+                "same; 1: all of them",
             ),
             "frames": Key(1, "frames of a clip; 1: images"),
             "image_size": Key(224, "height and width in pixels that the model sees"),

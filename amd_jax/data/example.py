@@ -69,6 +69,7 @@ class Source(Protocol):
     def label(self, index: int) -> int:
         """The label of the example at `index`; it is read for that only where nothing else knows the label.
 
+        A source that knows all of them without reading has them as an attribute as well, `labels` [N].
         Raises OSError where it has to be read and cannot.
         """
 

@@ -14,7 +14,7 @@ from amd_jax.data.example import Source
 from amd_jax.data.fashion import EmbeddedSource
 from amd_jax.data.folders import Split
 from amd_jax.data.moving import MovingSource
-from amd_jax.data.subset import balanced_part
+from amd_jax.data.subset import balanced_part, held_out
 from amd_jax.data.tfds_sources import TfdsVideoSource, tfds_source
 from amd_jax.data.unlabelled import folder_source
 from amd_jax.data.video_sources import ManifestSource
@@ -24,14 +24,20 @@ from amd_jax.errors import ConfigError
 def make_source(data: ConfigDict, split: Split) -> Source:
     """The source that the `data` section of a config names.
 
+    With `holdout` both come from the training split, and the share is of what is not held out.
+
     Args:
-      data: the section; `source`, `name`, `path`, `frames`, `share`, `train_split` and `eval_split` are read.
+      data: the section; what says where examples come from and which is read.
       split: which role the examples play; the section may name the split that plays it.
 
     Raises:
       ConfigError: the data are not there or not of the expected form.
     """
-    source = _whole_source(data, split)
+    if data.holdout:
+        rest, held = held_out(_whole_source(data, "train"), data.holdout)
+        source: Source = rest if split == "train" else held
+    else:
+        source = _whole_source(data, split)
     return balanced_part(source, data.share) if split == "train" and data.share < 1 else source
 
 

@@ -76,7 +76,8 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     config = _resolved(config, train)
     _check_alike(config, source, eval_source)
     program = programs.build(config, mesh, len(source), source.num_classes)
-    stages.done(f"data: {len(source)} examples for training, {len(eval_source)} for evaluation")
+    held = f", data.holdout={config.data.holdout} of the training split" if config.data.holdout else ""
+    stages.done(f"data: {len(source)} examples for training, {len(eval_source)} for evaluation{held}")
     if config.probe.every_epochs and not (source.num_classes and eval_source.num_classes):
         stages.begin("probe: left out, as it needs labels, which the data do not have")
 

@@ -145,6 +145,12 @@ def _input(config: ConfigDict) -> None:
         ordered = len(d[name]) == 2 and 0 < d[name][0] <= d[name][1]
         _need(ordered, f"data.{name}={d[name]}: give a smallest and a largest value above 0")
     _need(d.crop_scale[1] <= 1, f"data.crop_scale={d.crop_scale}: a share of the area is at most 1")
+    _need(d.holdout < 1, f"data.holdout={d.holdout}: must be below 1")
+    _need(
+        not (d.holdout and d.eval_split),
+        f"data.eval_split={d.eval_split!r} and data.holdout={d.holdout}: evaluation reads one of them; leave "
+        "out the other",
+    )
     _need(0 < d.share <= 1, f"data.share={d.share}: must be above 0 and at most 1")
     _need(d.erasing <= 1, f"data.erasing={d.erasing}: a probability is at most 1")
     if d.randaugment:

@@ -122,7 +122,7 @@ def test_folder_errors(folder: Path, tmp_path_factory: pytest.TempPathFactory):
     empty = tmp_path_factory.mktemp("empty")
     fails(empty / "absent", "train", "absent", "no such folder")
     fails(empty, "train", "no folder train")
-    fails(empty, "eval", "val or validation or test", "data.eval_split")
+    fails(empty, "eval", "val or validation or test", "data.eval_split", "--config.data.holdout=0.1")
     fails(folder, "eval", "no folder dev", eval_split="dev")
     write_images(empty, ["train/loose.png"])
     (empty / "train" / "a").mkdir()
