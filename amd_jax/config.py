@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from amd_jax.errors import ConfigError
 from amd_jax.methods import METHODS
@@ -22,11 +22,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One config key. The type of `default` is the type of the key."""
+    """One config key. The type of `default` is the type of the key; of a `pair` also two of them, a tuple."""
 
     default: Any
     meaning: str
     choices: tuple[str, ...] = ()
+    pair: bool = False
 
 
 def _encoder(size: str, meaning: str) -> dict[str, Key]:
@@ -86,7 +87,9 @@ KEYS: dict[str, Key] = {
                 "same; 1: all of them",
             ),
             "frames": Key(1, "frames of a clip; 1: images"),
-            "image_size": Key(224, "height and width in pixels that the model sees"),
+            "image_size": Key(
+                224, "pixels that the model sees: the side of a square, or height,width", pair=True
+            ),
             "channels": Key(3, "3 for colour, 1 for grey"),
             "mean": Key(IMAGENET_MEAN, "per-channel mean of pixels in [0, 1], subtracted on the device"),
             "std": Key(IMAGENET_STD, "per-channel standard deviation of pixels in [0, 1]"),
@@ -103,7 +106,9 @@ KEYS: dict[str, Key] = {
                 ("resized", "multi_scale"),
             ),
             "crop_scale": Key((0.2, 1.0), "random resized crop: share of the area"),
-            "crop_ratio": Key((3 / 4, 4 / 3), "random resized crop: width over height"),
+            "crop_ratio": Key(
+                (3 / 4, 4 / 3), "random resized crop: width over height, in units of what image_size has"
+            ),
             "flip": Key(True, "mirror left to right with probability 0.5"),
             "repeats": Key(1, "differently augmented copies of each example in a batch"),
             "workers": Key(0, "processes that read and augment; 0: threads of this process"),
@@ -343,8 +348,17 @@ def default() -> ConfigDict:
             if section not in node:
                 node[section] = ConfigDict()
             node = node[section]
-        node[leaf] = key.default
+        # A reference of type object takes any value; validate.py looks at it.
+        node[leaf] = FieldReference(key.default, field_type=object) if key.pair else key.default
     return config.lock()
+
+
+def height_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """What `data.image_size` stands for."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return height, width
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

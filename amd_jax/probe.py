@@ -116,6 +116,8 @@ def _reader(key: Key) -> Callable[[str], Any]:
     """From the text of an option to a value of the key's type, as `--config` of a run reads it."""
     kind = type(key.default)
     parse = {bool: flags.BooleanParser().parse, tuple: TupleParser().parse}.get(kind, kind)
+    if key.pair:
+        parse = _one_or_two
 
     def read(text: str) -> Any:
         try:
@@ -124,6 +126,11 @@ def _reader(key: Key) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"{text!r} is no {kind.__name__}") from error
 
     return read
+
+
+def _one_or_two(text: str) -> Any:
+    values = TupleParser().parse(text)
+    return values if len(values) > 1 else values[0]
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -15,6 +15,7 @@ A plan is what a file such as configs/compare_fashion.py returns:
     ablation_labels  question → those of `labels` that its variants are fine-tuned on; none if not said
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -212,7 +213,7 @@ def _finetuning(plan: ConfigDict, workdir: Path, recipe: Recipe, encoder: Cell, 
 
 
 def _run(plan: ConfigDict, seed: int, *changes: Mapping[str, Any]) -> ConfigDict:
-    config = plan.base.copy_and_resolve_references()
+    config = copy.deepcopy(plan.base)  # keys of two types keep both
     for change in changes:
         try:
             config.update_from_flattened_dict(flat(change))

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from amd_jax import methods
 from amd_jax.buckets import is_url, place
-from amd_jax.config import KEYS, flat
+from amd_jax.config import KEYS, flat, height_width
 from amd_jax.data.policy import parse
 from amd_jax.errors import ConfigError
 from amd_jax.methods import METHODS
@@ -81,6 +81,11 @@ def _keys(config: ConfigDict) -> None:
     for name, key in KEYS.items():
         _need(name in values, f"{name} is missing: start the config from configs/common.py's base()")
         value = values[name]
+        if key.pair:
+            both = value if isinstance(value, tuple | list) else (value, value)
+            right = len(both) == 2 and all(type(v) is int and v > 0 for v in both)
+            _need(right, f"{name}={value!r}: give a whole number above 0, or two with a comma between them")
+            continue
         kinds = (int, float) if isinstance(key.default, float) else type(key.default)
         _need(isinstance(value, kinds), f"{name}={value!r}: must be a {type(key.default).__name__}")
         if isinstance(key.default, tuple):
@@ -106,7 +111,7 @@ def _input(config: ConfigDict) -> None:
         _need(m[name] > 0, f"model.{name}={m[name]}: must be positive")
     _need(d.frames > 0, f"data.frames={d.frames}: must be positive")
     _need(
-        d.image_size > 0 and d.image_size % m.patch_size == 0,
+        all(side % m.patch_size == 0 for side in height_width(d.image_size)),
         f"data.image_size={d.image_size} is not a multiple of model.patch_size={m.patch_size}",
     )
     _need(
