@@ -63,14 +63,14 @@ KEYS: dict[str, Key] = {
             "source": Key(
                 "embedded",
                 "where images or videos come from; manifest: videos of a list; clips: prepare_video's files; "
-                "moving: embedded images that move",
-                ("embedded", "folder", "tfds", "manifest", "clips", "moving"),
+                "moving: embedded images that move; hf: a set of Hugging Face, parquet or save_to_disk's",
+                ("embedded", "folder", "tfds", "hf", "manifest", "clips", "moving"),
             ),
             "name": Key("imagenet2012", "TFDS: name of the data set"),
             "path": Key(
                 "",
                 "folder, clips: the directory with train/ and val/, or one of unlabelled files; tfds: its "
-                "data_dir; manifest: where its paths start",
+                "data_dir; manifest: where its paths start; hf: the set's folder",
             ),
             "train_split": Key("", "split (or manifest) to train on; empty: the source's usual name for it"),
             "eval_split": Key(

@@ -13,6 +13,7 @@ from amd_jax.data.clip_records import ClipRecordSource
 from amd_jax.data.example import Source
 from amd_jax.data.fashion import EmbeddedSource
 from amd_jax.data.folders import Split
+from amd_jax.data.hf_sources import HfSource
 from amd_jax.data.moving import MovingSource
 from amd_jax.data.subset import balanced_part, held_out
 from amd_jax.data.tfds_sources import TfdsVideoSource, tfds_source
@@ -44,7 +45,7 @@ def make_source(data: ConfigDict, split: Split) -> Source:
 def _whole_source(data: ConfigDict, split: Split) -> Source:
     name = data.train_split if split == "train" else data.eval_split
     videos = data.frames > 1
-    if is_url(data.path) and data.source in ("folder", "manifest"):
+    if is_url(data.path) and data.source in ("folder", "manifest", "hf"):
         raise ConfigError(
             f"data.path={data.path!r}: single files are not read from a bucket, where each is a request; "
             "copy them to a disk (`gcloud storage rsync -r`), or mount the bucket (gcsfuse); TFDS sets and "
@@ -61,6 +62,10 @@ def _whole_source(data: ConfigDict, split: Split) -> Source:
             return TfdsVideoSource(data.name, data.path, split, name)
         case "tfds":
             return tfds_source(data.name, data.path, split, name)
+        case "hf" if videos:
+            raise ConfigError(f"data.frames={data.frames}: data.source='hf' holds images; set data.frames=1")
+        case "hf":
+            return HfSource(data.path, split, name)
         case "manifest":
             return ManifestSource(data.path, split, name, data.train_split)
         case "clips":
