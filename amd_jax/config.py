@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from amd_jax.errors import ConfigError
 from amd_jax.methods import METHODS
@@ -22,11 +22,12 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclasses.dataclass(frozen=True)
 class Key:
-    """One config key. The type of `default` is the type of the key."""
+    """One config key. The type of `default` is the type of the key; of a `pair` also two of them, a tuple."""
 
     default: Any
     meaning: str
     choices: tuple[str, ...] = ()
+    pair: bool = False
 
 
 def _encoder(size: str, meaning: str) -> dict[str, Key]:
@@ -62,24 +63,33 @@ KEYS: dict[str, Key] = {
             "source": Key(
                 "embedded",
                 "where images or videos come from; manifest: videos of a list; clips: prepare_video's files; "
-                "moving: embedded images that move",
-                ("embedded", "folder", "tfds", "manifest", "clips", "moving"),
+                "moving: embedded images that move; hf: a set of Hugging Face, parquet or save_to_disk's",
+                ("embedded", "folder", "tfds", "hf", "manifest", "clips", "moving"),
             ),
             "name": Key("imagenet2012", "TFDS: name of the data set"),
             "path": Key(
                 "",
-                "folder, clips: the directory with train/ and val/; tfds: its data_dir; manifest: where its "
-                "paths start",
+                "folder, clips: the directory with train/ and val/, or one of unlabelled files; tfds: its "
+                "data_dir; manifest: where its paths start; hf: the set's folder",
             ),
             "train_split": Key("", "split (or manifest) to train on; empty: the source's usual name for it"),
             "eval_split": Key(
                 "", "split (or manifest) to evaluate on; empty: the source's usual name for it"
             ),
+            "holdout": Key(
+                0.0,
+                "share of the training split that is not trained on but evaluated on, instead of another "
+                "split: always the same examples, of each class alike; 0: none",
+            ),
             "share": Key(
-                1.0, "training examples used, equally many of each class and always the same; 1: all of them"
+                1.0,
+                "training examples used (of what is not held out), equally many of each class and always the "
+                "same; 1: all of them",
             ),
             "frames": Key(1, "frames of a clip; 1: images"),
-            "image_size": Key(224, "height and width in pixels that the model sees"),
+            "image_size": Key(
+                224, "pixels that the model sees: the side of a square, or height,width", pair=True
+            ),
             "channels": Key(3, "3 for colour, 1 for grey"),
             "mean": Key(IMAGENET_MEAN, "per-channel mean of pixels in [0, 1], subtracted on the device"),
             "std": Key(IMAGENET_STD, "per-channel standard deviation of pixels in [0, 1]"),
@@ -96,7 +106,9 @@ KEYS: dict[str, Key] = {
                 ("resized", "multi_scale"),
             ),
             "crop_scale": Key((0.2, 1.0), "random resized crop: share of the area"),
-            "crop_ratio": Key((3 / 4, 4 / 3), "random resized crop: width over height"),
+            "crop_ratio": Key(
+                (3 / 4, 4 / 3), "random resized crop: width over height, in units of what image_size has"
+            ),
             "flip": Key(True, "mirror left to right with probability 0.5"),
             "repeats": Key(1, "differently augmented copies of each example in a batch"),
             "workers": Key(0, "processes that read and augment; 0: threads of this process"),
@@ -336,8 +348,17 @@ def default() -> ConfigDict:
             if section not in node:
                 node[section] = ConfigDict()
             node = node[section]
-        node[leaf] = key.default
+        # A reference of type object takes any value; validate.py looks at it.
+        node[leaf] = FieldReference(key.default, field_type=object) if key.pair else key.default
     return config.lock()
+
+
+def height_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """What `data.image_size` stands for."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return height, width
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

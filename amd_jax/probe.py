@@ -25,6 +25,7 @@ from amd_jax.errors import ConfigError
 from amd_jax.evals.features import Scores, make_prober
 from amd_jax.sharding import make_mesh, replicated
 from amd_jax.steps.pretrain import Pretraining
+from amd_jax.train.program import need_labels
 from amd_jax.train.validate import validate_probe
 from amd_jax.workdir import load_params, run_config
 
@@ -42,13 +43,14 @@ def probe_params(config: ConfigDict, params: Any) -> Scores:
     """Scores of student-encoder parameters on the data that `config` names, outside a run.
 
     Raises:
-      UserError: the data are not there.
+      UserError: the data are not there, or have no labels.
     """
     # As many devices as share a batch evenly: the run's own mesh may have been another machine's.
     devices = jax.devices()[: math.gcd(config.eval.batch_size, jax.device_count())]
     mesh = make_mesh(devices=devices)
     config = hardware.resolved(config, mesh.devices.flat[0].platform)
-    train, test = sources.make_source(config.data, "train"), sources.make_source(config.data, "eval")
+    splits: tuple[sources.Split, ...] = ("train", "eval")
+    train, test = (_labelled(config, split) for split in splits)
     return make_prober(config, train, test, mesh)(jax.device_put(params, replicated(mesh)))
 
 
@@ -76,6 +78,12 @@ def probe_run(workdir: str, changes: Mapping[str, Any], untrained: bool = False)
     except FlaxError as error:
         keys = ", ".join(changes) or "no key changed"
         raise ConfigError(f"{workdir}: its weights do not fit the config with {keys}: {error}") from error
+
+
+def _labelled(config: ConfigDict, split: sources.Split) -> sources.Source:
+    source = sources.make_source(config.data, split)
+    need_labels(config, split, source.num_classes, "a probe")
+    return source
 
 
 class _Parser(argparse.ArgumentParser):
@@ -108,6 +116,8 @@ def _reader(key: Key) -> Callable[[str], Any]:
     """From the text of an option to a value of the key's type, as `--config` of a run reads it."""
     kind = type(key.default)
     parse = {bool: flags.BooleanParser().parse, tuple: TupleParser().parse}.get(kind, kind)
+    if key.pair:
+        parse = _one_or_two
 
     def read(text: str) -> Any:
         try:
@@ -116,6 +126,11 @@ def _reader(key: Key) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"{text!r} is no {kind.__name__}") from error
 
     return read
+
+
+def _one_or_two(text: str) -> Any:
+    values = TupleParser().parse(text)
+    return values if len(values) > 1 else values[0]
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from amd_jax.config import KEYS, default, flat
+from amd_jax import probe
+from amd_jax.config import KEYS, default, flat, height_width
+from amd_jax.models import build
 from amd_jax.steps.pretrain import Pretraining
+from amd_jax.steps.tasks import make_task
+from amd_jax.workdir import run_config, save_config
 from tests.runs import step_shapes
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +35,46 @@ def load(name: str, argument: str = "smoke") -> ConfigDict:
 def test_every_config_is_valid_and_its_whole_step_has_shapes(name: str, argument: str) -> None:
     config = load(name, argument)
     step_shapes(config)
+
+
+@pytest.mark.parametrize(
+    ("name", "seen", "tokens"),
+    [
+        ("vitb_in1k", (3, 8), 15),
+        ("dmae_vitb_in1k", (3, 3), 15),
+        ("finetune_vitb_in1k", (), 15),
+        ("vitb_k400", (3, 8), 30),
+        ("vits_in1k_dinov2", (3, 8), 15),
+    ],
+)
+def test_images_may_have_another_height_than_width(name: str, seen: tuple[int, ...], tokens: int) -> None:
+    """The whole step has shapes; 3 × 5 patches, and of a teacher with its own patches as many."""
+    config = load(name)
+    side = config.model.patch_size
+    config.data.image_size = (3 * side, 5 * side)
+    config.mask.student_visible, config.mask.teacher_visible = 3, 8
+    step_shapes(config)
+    assert build.encoder(config, "student").grid == (tokens // 15, 3, 5)
+    task = make_task(config, 10)
+    assert task.input_shape[1:3] == (3 * side, 5 * side)
+    if seen:
+        assert (task.student_visible, task.teacher_visible) == seen
+    square = load(name)
+    square.mask.student_visible, square.mask.teacher_visible = 3, 8
+    square.data.image_size = 4 * side
+    assert task.flops_per_example < make_task(square, 10).flops_per_example  # 15 tokens, not 16
+
+
+def test_a_pair_survives_a_file_and_the_command_line(tmp_path: Path) -> None:
+    config = load("vitb_in1k")
+    config.data.image_size = (16, 24)
+    save_config(str(tmp_path), config)
+    again = run_config(str(tmp_path))
+    assert height_width(again.data.image_size) == (16, 24)
+    assert build.grid(again) == build.grid(config)
+    found = vars(probe._arguments(["run", "--config.data.image_size=16,24"]))
+    assert found["data.image_size"] == (16, 24)
+    assert vars(probe._arguments(["run", "--config.data.image_size=16"]))["data.image_size"] == 16
 
 
 @pytest.mark.parametrize(("name", "argument"), RUNS)

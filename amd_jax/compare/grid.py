@@ -15,6 +15,7 @@ A plan is what a file such as configs/compare_fashion.py returns:
     ablation_labels  question → those of `labels` that its variants are fine-tuned on; none if not said
 """
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -33,6 +34,8 @@ TEACHER = "teacher"
 
 # Where things lie may change between two starts of a comparison; what is computed may not.
 PLACES = ("data.path", "student.weights", "teacher.weights")
+# Keys that are younger than results which somebody may have, at what was done before there were such.
+YOUNGER = {"data.holdout": 0.0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Cell:
     def identity(self) -> dict[str, Any]:
         """All that the result depends on, as JSON gives it back: the config, and what it needs likewise."""
         # An empty key asks for nothing, as it was before there was such a key.
-        kept = {name: v for name, v in flat(self.config).items() if name not in PLACES and v != ()}
+        keys = flat(self.config).items()
+        kept = {k: v for k, v in keys if k not in PLACES and v != () and YOUNGER.get(k, ()) != v}
         for need in self.needs:
             kept[need.name] = hashlib.sha256(json.dumps(need.identity, sort_keys=True).encode()).hexdigest()
         return json.loads(json.dumps(kept))
@@ -209,7 +213,7 @@ def _finetuning(plan: ConfigDict, workdir: Path, recipe: Recipe, encoder: Cell, 
 
 
 def _run(plan: ConfigDict, seed: int, *changes: Mapping[str, Any]) -> ConfigDict:
-    config = plan.base.copy_and_resolve_references()
+    config = copy.deepcopy(plan.base)  # keys of two types keep both
     for change in changes:
         try:
             config.update_from_flattened_dict(flat(change))

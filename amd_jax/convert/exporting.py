@@ -84,9 +84,8 @@ def _said(src: str, kind: str, network: Network, rows: list[Row]) -> Stated:
     if not mean and channels == 3 and kind not in OF_ANY_PIXELS:
         mean, std = IMAGENET_MEAN, IMAGENET_STD
         rows.append(_note(f"mean and std are ImageNet's, as published weights of {kind} have them"))
-    (_, h, w), (_, ph, pw) = network.encoder.grid, network.patch
     how = said.interpolation or resizing(network.video)
-    return Stated(mean, std, (h * ph, w * pw), how, classes if network.classes else (), said.origin)
+    return Stated(mean, std, network.size, how, classes if network.classes else (), said.origin)
 
 
 def _files(network: Network, form: str, said: Stated, rows: list[Row]) -> dict[str, dict[str, Any]]:
@@ -96,6 +95,9 @@ def _files(network: Network, form: str, said: Stated, rows: list[Row]) -> dict[s
         files["config.json"] = hf.config(network, said.classes)
         if said.mean:
             files[PROCESSOR] = hf.processor(network, said)
+            if network.size[0] != network.size[1]:
+                what = "it sees less of images of other shapes than our evaluation does"
+                rows.append(_note(f"transformers' processor scales by the short side: {what}"))
         if said.mean and network.channels == 1:
             what = "videos" if network.video else "images"
             how = f"transformers' pipeline opens {what} in colour; hand its processor grey arrays"
@@ -211,7 +213,7 @@ def _timm_config(network: Network, said: Stated) -> dict[str, Any]:
             "num_classes": network.classes,
             **pixels,
             "interpolation": said.interpolation,
-            "crop_pct": crop_share(side[0]),
+            "crop_pct": crop_share(min(side)),
             "crop_mode": "center",
             "first_conv": "patch_embed.proj",
             "classifier": "head",

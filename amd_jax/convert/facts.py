@@ -100,5 +100,12 @@ def _of_timm(config: Mapping[str, Any]) -> Facts:
     if not name.startswith("vit_"):
         return {}
     facts = next((facts for pattern, facts in _TIMM if re.search(pattern, name)), {})
-    heads = args.get("num_heads") if isinstance(args, Mapping) else None
-    return {"antialias": True, **facts, **({"heads": heads} if isinstance(heads, int) else {})}
+    if not isinstance(args, Mapping):
+        args = {}
+    more: Facts = {"antialias": True, **facts}
+    if isinstance(heads := args.get("num_heads"), int):
+        more["heads"] = heads
+    # A square is seen from the number of positions.
+    if isinstance(size := args.get("img_size"), list) and isinstance(patch := args.get("patch_size"), int):
+        more["grid"] = (1, *(int(side) // max(1, patch) for side in size))
+    return more

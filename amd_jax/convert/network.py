@@ -64,6 +64,11 @@ class Network:
         return math.prod(self.patch) * self.channels
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels of a whole input."""
+        return self.encoder.grid[1] * self.patch[1], self.encoder.grid[2] * self.patch[2]
+
+    @property
     def rows(self) -> int:
         """Rows of a position table: the patch tokens of a whole input, and CLS."""
         return self.encoder.cls_token + self.encoder.tokens

@@ -85,7 +85,7 @@ class ClipRecordSource:
         index = _read_index(self._folder)
         self.class_names, self.num_classes = tuple(index["classes"]), int(index["num_classes"])
         shards = index["shards"]
-        self._labels = np.concatenate([np.asarray(shard["labels"], np.int32) for shard in shards])
+        self.labels = np.concatenate([np.asarray(shard["labels"], np.int32) for shard in shards])
         self._ends = np.cumsum([len(shard["labels"]) for shard in shards])
         self._files = [shard["file"] for shard in shards]
         there = {path.name for path in place(self._folder).iterdir()}
@@ -95,7 +95,7 @@ class ClipRecordSource:
                 f"{self._folder}: {len(missing)} of {len(self._files)} files are missing, as {missing[0]};"
                 " copy them again"
             )
-        if not len(self._labels):
+        if not len(self.labels):
             raise DataError(f"{self._folder}: there is no clip in it")
         self._records = self._open(shards)
 
@@ -107,7 +107,7 @@ class ClipRecordSource:
         return ArrayRecordDataSource([_Part(file, 0, n, n) for file, n in counts if n])
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
         try:
@@ -117,7 +117,7 @@ class ClipRecordSource:
         return Example(EncodedVideo(unpack(record)[1]), self.label(index))
 
     def label(self, index: int) -> int:
-        return int(self._labels[index])
+        return int(self.labels[index])
 
     def describe(self, index: int) -> str:
         shard = int(np.searchsorted(self._ends, index, side="right"))

@@ -10,6 +10,7 @@ the nearest in tests.
 import numpy as np
 from PIL import Image
 
+from amd_jax.config import height_width
 from amd_jax.data import transforms
 
 SCALES = (1, 0.875, 0.75, 0.66)  # of the short side
@@ -23,44 +24,54 @@ PLACES = (
 )
 
 
-def multi_scale_crop(frames: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A crop of one of few shapes and places, resized to [T, size, size, C] (AMD, `GroupMultiScaleCrop`).
+def multi_scale_crop(frames: np.ndarray, size: transforms.Size, rng: np.random.Generator) -> np.ndarray:
+    """A crop of one of few shapes and places, resized to `size` (AMD, `GroupMultiScaleCrop`).
 
-    Width and height are each a scale times the short side, from scales that are neighbours at most.
+    Width and height are each a scale times those of the largest crop of the shape of `size`, which of a
+    square is the short side, from scales that are neighbours at most.
     """
     height, width = frames.shape[1:3]
-    sides = [int(min(height, width) * scale) for scale in SCALES]
-    sides = [size if abs(side - size) < NEAR else side for side in sides]
-    pairs = [(w, h) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+    rows, columns = height_width(size)
+
+    def sides(largest: float, wanted: int) -> list[int]:
+        scaled = [int(largest * scale) for scale in SCALES]
+        return [wanted if abs(side - wanted) < NEAR else side for side in scaled]
+
+    heights = sides(min(height, width * rows / columns), rows)
+    widths = sides(min(width, height * columns / rows), columns)
+    pairs = [(w, h) for i, h in enumerate(heights) for j, w in enumerate(widths) if abs(i - j) <= 1]
     w, h = pairs[rng.integers(len(pairs))]
     w, h = min(w, width), min(h, height)  # a size near a short side may be larger than it
     across, down = PLACES[rng.integers(len(PLACES))]
     left, top = across * ((width - w) // 4), down * ((height - h) // 4)
-    return _each(frames[:, top : top + h, left : left + w], size, size, antialias=True)
+    return _each(frames[:, top : top + h, left : left + w], rows, columns, antialias=True)
 
 
 def random_resized_crop(
     frames: np.ndarray,
-    size: int,
+    size: transforms.Size,
     scale: tuple[float, float],
     ratio: tuple[float, float],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A random part of all frames, resized to [T, size, size, C]; see `transforms.crop_box`."""
+    """A random part of all frames, resized to `size`; see `transforms.random_resized_crop`."""
+    ratio = transforms.ratio_for(ratio, size)
     top, left, height, width = transforms.crop_box(frames.shape[1], frames.shape[2], scale, ratio, rng)
-    return _each(frames[:, top : top + height, left : left + width], size, size, antialias=False)
+    return _each(frames[:, top : top + height, left : left + width], *height_width(size), antialias=False)
 
 
-def crops_along(frames: np.ndarray, size: int, crops: int) -> np.ndarray:
-    """Squares evenly spaced along the longer side, after the shorter one became `size`; one is the centre.
+def crops_along(frames: np.ndarray, size: transforms.Size, crops: int) -> np.ndarray:
+    """Crops of `size`, evenly spaced where there is room once frames are scaled to cover it; one: the centre.
 
-    Returns [crops, T, size, size, C].
+    Of a square that is along the longer side, after the shorter one became `size`. Returns [crops, T, …].
     """
-    height, width = transforms.with_short_side(frames.shape[1:3], size)
+    rows, columns = height_width(size)
+    height, width = transforms.covering(frames.shape[1:3], size)
     frames = _each(frames, height, width, antialias=False)
-    room = max(height, width) - size
+    room = max(height - rows, width - columns)
     starts = [int(crop * (room / (crops - 1))) for crop in range(crops)] if crops > 1 else [round(room / 2)]
-    cut = [frames[:, s : s + size] if height > width else frames[:, :, s : s + size] for s in starts]
+    down = height > rows
+    cut = [frames[:, s : s + rows] if down else frames[:, :, s : s + columns] for s in starts]
     return np.stack(cut)
 
 

@@ -1,4 +1,4 @@
-"""What every source offers: labelled images or videos, not yet decoded."""
+"""What every source offers: images or videos, not yet decoded, and most with a label."""
 
 import dataclasses
 from typing import NamedTuple, Protocol, TypeAlias
@@ -43,18 +43,18 @@ Video: TypeAlias = VideoFile | EncodedVideo | FrameFiles | EncodedFrames | np.nd
 
 
 class Example(NamedTuple):
-    """One labelled image or video; `label` counts from 0."""
+    """One image or video; `label` counts from 0, and is -1 in a source without classes."""
 
     content: Image | Video
     label: int
 
 
 class Source(Protocol):
-    """Labelled images or videos by index."""
+    """Images or videos by index."""
 
     @property
     def num_classes(self) -> int:
-        """Labels are in [0, num_classes)."""
+        """Labels are in [0, num_classes); 0: there are no labels."""
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -69,6 +69,7 @@ class Source(Protocol):
     def label(self, index: int) -> int:
         """The label of the example at `index`; it is read for that only where nothing else knows the label.
 
+        A source that knows all of them without reading has them as an attribute as well, `labels` [N].
         Raises OSError where it has to be read and cannot.
         """
 

@@ -36,19 +36,19 @@ class EmbeddedSource:
             )
         self._split = split
         arrays = _embedded_arrays()
-        self._images, self._labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
+        self._images, self.labels = arrays[f"{split}_images"], arrays[f"{split}_labels"]
 
     def __reduce__(self) -> tuple[type, tuple[Split]]:
         return EmbeddedSource, (self._split,)  # a reader process unpacks the file itself
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
         return Example(self._images[index], self.label(index))
 
     def label(self, index: int) -> int:
-        return int(self._labels[index])
+        return int(self.labels[index])
 
     def describe(self, index: int) -> str:
         return f"embedded {self._split} image {index}"

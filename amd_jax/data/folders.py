@@ -20,6 +20,10 @@ VIDEO_SUFFIXES = (".mp4", ".webm", ".avi", ".mkv", ".mov")
 SPLIT_NAMES = {"train": ("train",), "eval": ("val", "validation", "test")}
 
 
+# What else evaluates, for messages.
+HOLDOUT = ", or hold a part of the training examples out: --config.data.holdout=0.1"
+
+
 class Names:
     """Many strings as one bytes object, which is sent to a process in no time: 40 MB for ImageNet's paths."""
 
@@ -143,7 +147,7 @@ class FolderSource:
                 f"{self._folder}: class {unknown[0]!r} (and {len(unknown) - 1} others) is not in {train};"
                 " rename or remove it"
             )
-        self._paths, self._labels = self._find(set(own), every_class=split == "train")
+        self._paths, self.labels = self._find(set(own), every_class=split == "train")
 
     def _find(self, present: set[str], every_class: bool) -> tuple[Names, np.ndarray]:
         """The paths, and the label of each, int32 [N]."""
@@ -163,13 +167,13 @@ class FolderSource:
         return Names(paths), np.concatenate(labels)
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
         return Example(self._kind.content(self.describe(index)), self.label(index))
 
     def label(self, index: int) -> int:
-        return int(self._labels[index])
+        return int(self.labels[index])
 
     def describe(self, index: int) -> str:
         return os.path.join(self._folder, self._paths[index])
@@ -206,6 +210,7 @@ def split_folder(root: str, split: Split, name: str = "") -> str:
             return os.path.join(root, candidate)
     raise DataError(
         f"data.path={root!r}: no folder {' or '.join(names)} in it; make it or set data.{split}_split"
+        + (HOLDOUT if split == "eval" else "")
     )
 
 

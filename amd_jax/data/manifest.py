@@ -24,7 +24,7 @@ import csv
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from amd_jax import exits
 from amd_jax.data import annotations, video_check
@@ -35,33 +35,18 @@ from amd_jax.data.folders import (
     VIDEO_SUFFIXES,
     FolderSource,
     Split,
-    is_frame,
     kind_of_videos,
     split_folder,
     subfolders,
 )
 from amd_jax.data.jobs import cores, results
+from amd_jax.data.unlabelled import videos_below
 from amd_jax.data.video_sources import manifest_file, read_manifest, training_list
 from amd_jax.errors import DataError, UserError
 
 FORMATS = ("folder", "kinetics", "something", "ucf101", "hmdb51")
 HEADER = ("path", "label", "frames", "bytes")
 LeftOut = list[tuple[str, str]]  # a video and why
-
-
-def videos_below(root: str, inside: str = "") -> Iterator[str]:
-    """Paths relative to `root` of all video files and of all folders of frames."""
-    with os.scandir(os.path.join(root, inside)) as entries:
-        found = sorted((e.name, e.is_dir()) for e in entries if not e.name.startswith("."))
-    if inside and any(is_frame(name) for name, is_folder in found if not is_folder):
-        yield inside
-        return
-    for name, is_folder in found:
-        path = os.path.join(inside, name)
-        if is_folder:
-            yield from videos_below(root, path)
-        elif name.lower().endswith(VIDEO_SUFFIXES):
-            yield path
 
 
 def find(wanted: Iterable[Wanted], root: str) -> tuple[list[tuple[str, str]], LeftOut]:

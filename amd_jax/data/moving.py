@@ -42,6 +42,7 @@ class MovingSource:
     def __init__(self, split: Split, name: str = "") -> None:
         self._split = split
         self._images = EmbeddedSource(split, name)
+        self.labels = np.arange(len(self._images)) % self.num_classes
 
     def __reduce__(self) -> tuple[type, tuple[Split]]:
         return MovingSource, (self._split,)
@@ -55,7 +56,7 @@ class MovingSource:
         return Example(moved(image, self.label(index), rng.integers(SIZE, size=2)), self.label(index))
 
     def label(self, index: int) -> int:
-        return index % self.num_classes
+        return int(self.labels[index])
 
     def describe(self, index: int) -> str:
         return f"moving {self._split} image {index}"

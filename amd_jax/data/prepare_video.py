@@ -238,7 +238,9 @@ def _join(layout: Layout, source: Source) -> dict[str, Any]:
         "classes": list(source.class_names),
         "num_classes": source.num_classes,
         "count": len(labels),
-        "of_each_class": np.bincount(labels, minlength=source.num_classes).tolist(),
+        "of_each_class": np.bincount(
+            np.asarray([label for label in labels if label >= 0], np.int64), minlength=source.num_classes
+        ).tolist(),
         "settings": layout.settings,
         "left_out": left_out,
         "shards": [
@@ -296,7 +298,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         signal.signal(signal.SIGTERM, before)
     left_out = _left_out(index["left_out"])
-    print(f"{folder}: {index['count']:,} clips of {index['num_classes']} classes; {left_out}")
+    classes = f" of {index['num_classes']} classes" if index["num_classes"] else ", without labels"
+    print(f"{folder}: {index['count']:,} clips{classes}; {left_out}")
     print(f"Use it with data.source='clips', data.path={args.output!r}")
     return exits.DONE
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from amd_jax.buckets import place
 from amd_jax.data.example import EncodedFrames, Example
-from amd_jax.data.folders import Split
+from amd_jax.data.folders import HOLDOUT, Split
 from amd_jax.errors import DataError
 
 # A TFDS set up to this size on disk stays in memory once it has been read: parsing a record takes 0.1 ms or
@@ -171,7 +171,8 @@ def _chosen_split(set_name: str, splits: list[str], split: Split, name: str) -> 
     usual = ("train",) if split == "train" else ("validation", "test")
     chosen = name or next((s for s in usual if s in splits), usual[0])
     if re.split(r"[\[+]", chosen)[0] not in splits:
-        raise DataError(f"data.{split}_split={chosen!r}: {set_name} has the splits {', '.join(splits)}")
+        hint = HOLDOUT if split == "eval" and not name else ""
+        raise DataError(f"data.{split}_split={chosen!r}: {set_name} has the splits {', '.join(splits)}{hint}")
     return chosen
 
 

@@ -12,9 +12,13 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from amd_jax.config import height_width
+
 # Smaller sets (28×28, 32×32) are used as they are, without the margin that evaluation crops away.
 MARGIN_FROM_SIZE = 64
 MARGIN_TO_SIZE = 224  # and above this, MAE's recipe has none
+
+Size = int | Sequence[int]  # the side of a square, or height and width
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -86,14 +90,21 @@ def crop_box(
 
 def random_resized_crop(
     image: np.ndarray,
-    size: int,
+    size: Size,
     scale: tuple[float, float],
     ratio: tuple[float, float],
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """A random part of `image` [H, W, C], resized to [size, size, C]; see `crop_box`."""
+    """A random part of `image` [H, W, C], resized to `size`; see `crop_box` and `ratio_for`."""
+    ratio = ratio_for(ratio, size)
     top, left, height, width = crop_box(image.shape[0], image.shape[1], scale, ratio, rng)
-    return resize(image[top : top + height, left : left + width], size, size)
+    return resize(image[top : top + height, left : left + width], *height_width(size))
+
+
+def ratio_for(ratio: tuple[float, float], size: Size) -> tuple[float, float]:
+    """Width over height of crops that `size` squeezes as much as a square squeezes crops of `ratio`."""
+    height, width = height_width(size)
+    return ratio[0] * width / height, ratio[1] * width / height
 
 
 def resize(image: np.ndarray, height: int, width: int, interpolation: str = "bicubic") -> np.ndarray:
@@ -110,7 +121,7 @@ def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def crop_share(size: int) -> float:
-    """The share of an evaluation image's short side that is seen at this size in pixels.
+    """The share of an evaluation image's short side that is seen where so many pixels of it are.
 
     0.875 (224 of 256) from 64 to 224 pixels; above, as in MAE's `util/datasets.py`, and below there is no
     margin.
@@ -118,22 +129,32 @@ def crop_share(size: int) -> float:
     return 224 / 256 if MARGIN_FROM_SIZE <= size <= MARGIN_TO_SIZE else 1.0
 
 
-def with_short_side(size: Sequence[int], short: int) -> tuple[int, int]:
-    """Height and width with the shorter one as `short`; the other is rounded as in torchvision's Resize."""
-    height, width = size
-    if height <= width:
-        return short, int(short * width / height)
-    return int(short * height / width), short
+def covering(size: Sequence[int], box: Size) -> tuple[int, int]:
+    """Height and width of an image of `size`, scaled so that it just covers `box`.
+
+    Of a square that is its short side; the other is rounded as in torchvision's Resize.
+    """
+    (height, width), (rows, columns) = size, height_width(box)
+    if height * columns <= width * rows:
+        return rows, max(columns, int(rows * width / height))
+    return max(rows, int(columns * height / width)), columns
 
 
-def resize_center_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The centre [size, size, C] of `image` [H, W, C], with the usual margin (256 to 224) around it.
+def with_margin(size: Size) -> tuple[int, int]:
+    """What an evaluation image is scaled to cover, before `size` is cut out of its centre."""
+    height, width = height_width(size)
+    share = crop_share(min(height, width))
+    return int(height / share), int(width / share)
+
+
+def resize_center_crop(image: np.ndarray, size: Size) -> np.ndarray:
+    """The centre of `image` [H, W, C], with the usual margin (256 to 224) around it.
 
     As torchvision's Resize(int(size / crop_share)) and CenterCrop(size); see `crop_share`. Where there is no
     margin a 28×28 image comes back as it is.
     """
-    height, width = with_short_side(image.shape[:2], int(size / crop_share(size)))
-    return center_crop(resize(image, height, width), size, size)
+    height, width = covering(image.shape[:2], with_margin(size))
+    return center_crop(resize(image, height, width), *height_width(size))
 
 
 def center_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from absl import logging
 
 from amd_jax.data.class_lists import classes_beside, classes_of, label_numbers
 from amd_jax.data.example import Example, FrameFiles, Video, VideoFile
-from amd_jax.data.folders import SPLIT_NAMES, Names, Split, frame_files
+from amd_jax.data.folders import HOLDOUT, SPLIT_NAMES, Names, Split, frame_files
 from amd_jax.data.manifest_format import Rows, read_rows
 from amd_jax.errors import DataError
 
@@ -53,6 +53,7 @@ def manifest_file(root: str, split: Split, name: str = "") -> str:
     raise DataError(
         f"data.path={root!r}: no {names} (.csv, .tsv) in it;"
         f" set data.{split}_split to the manifest, or make one: python -m amd_jax.data.manifest build"
+        + (HOLDOUT if split == "eval" else "")
     )
 
 
@@ -106,13 +107,13 @@ class ManifestSource:
         logging.info("%s", manifest.describe())
         self._root = root
         self.class_names, self.num_classes = manifest.class_names, manifest.num_classes
-        self._paths, self._labels = Names(manifest.rows.paths), manifest.labels
+        self._paths, self.labels = Names(manifest.rows.paths), manifest.labels
         self._frames = manifest.rows.frames
         self._folders = manifest.rows.folders
         self._numbering = _common_numbering(root, manifest.rows) if self._folders else None
 
     def __len__(self) -> int:
-        return len(self._labels)
+        return len(self.labels)
 
     def __getitem__(self, index: int) -> Example:
         return Example(self._content(index), self.label(index))
@@ -128,7 +129,7 @@ class ManifestSource:
         return frame_files(path)
 
     def label(self, index: int) -> int:
-        return int(self._labels[index])
+        return int(self.labels[index])
 
     def describe(self, index: int) -> str:
         return os.path.join(self._root, self._paths[index])

@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 from ml_collections import ConfigDict
 
+from amd_jax.config import height_width
 from amd_jax.data import clips, transforms
 from amd_jax.data.policy import GREY, Policy, mean_fill, parse
 from amd_jax.data.randaugment import rand_augment, random_erasing
@@ -22,7 +23,7 @@ class TrainViews:
 
     repeats: int
     frames: int
-    image_size: int
+    size: tuple[int, int]  # height and width
     channels: int
     crop: str  # "resized" or "multi_scale"
     crop_scale: tuple[float, float]
@@ -40,7 +41,7 @@ class TrainViews:
         return cls(
             repeats=data.repeats,
             frames=data.frames,
-            image_size=data.image_size,
+            size=height_width(data.image_size),
             channels=data.channels,
             crop=data.crop,
             crop_scale=tuple(data.crop_scale),
@@ -55,7 +56,7 @@ class TrainViews:
     @property
     def shape(self) -> tuple[int, ...]:
         """(views, T, H, W, C)."""
-        return self.repeats, self.frames, self.image_size, self.image_size, self.channels
+        return self.repeats, self.frames, *self.size, self.channels
 
     def __call__(self, frames: np.ndarray, key: tuple[int, ...]) -> np.ndarray:
         """Views of `frames`, uint8 [T, H, W, C]; view v draws from a generator made of (*key, v)."""
@@ -66,7 +67,7 @@ class TrainViews:
         return views
 
     def _image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        image = transforms.random_resized_crop(image, self.image_size, self.crop_scale, self.crop_ratio, rng)
+        image = transforms.random_resized_crop(image, self.size, self.crop_scale, self.crop_ratio, rng)
         image = transforms.random_flip(image, rng) if self.flip else image
         if self.policy is not None:
             image = rand_augment(image, self.policy, rng)
@@ -76,9 +77,9 @@ class TrainViews:
         if self.policy is not None:
             frames = rand_augment(frames, self.policy, rng)
         if self.crop == "multi_scale":
-            frames = clips.multi_scale_crop(frames, self.image_size, rng)
+            frames = clips.multi_scale_crop(frames, self.size, rng)
         else:
-            frames = clips.random_resized_crop(frames, self.image_size, self.crop_scale, self.crop_ratio, rng)
+            frames = clips.random_resized_crop(frames, self.size, self.crop_scale, self.crop_ratio, rng)
         frames = transforms.random_flip(frames, rng) if self.flip else frames
         return random_erasing(frames, self.erasing, rng, self.mean, self.std) if self.erasing else frames
 
@@ -91,7 +92,7 @@ class EvalViews:
     """
 
     frames: int
-    image_size: int
+    size: tuple[int, int]  # height and width
     channels: int
     clips: int = 1
     crops: int = 1
@@ -99,18 +100,17 @@ class EvalViews:
     @classmethod
     def from_config(cls, data: ConfigDict, clips: int = 1, crops: int = 1) -> "EvalViews":
         """From the `data` section."""
-        return cls(data.frames, data.image_size, data.channels, clips, crops)
+        return cls(data.frames, height_width(data.image_size), data.channels, clips, crops)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(views, T, H, W, C)."""
-        return self.clips * self.crops, self.frames, self.image_size, self.image_size, self.channels
+        return self.clips * self.crops, self.frames, *self.size, self.channels
 
     def __call__(self, frames: np.ndarray) -> np.ndarray:
         """The views of `frames`, uint8 [clips * T, H, W, C], one clip after the other."""
         if self.frames == 1 and self.crops == 1:
-            size = self.image_size
-            return np.stack([transforms.resize_center_crop(x, size) for x in frames]).reshape(self.shape)
-        cropped = clips.crops_along(frames, self.image_size, self.crops)  # [crops, clips * T, …]
+            return np.stack([transforms.resize_center_crop(x, self.size) for x in frames]).reshape(self.shape)
+        cropped = clips.crops_along(frames, self.size, self.crops)  # [crops, clips * T, …]
         by_clip = cropped.reshape(self.crops, self.clips, *self.shape[1:])
         return by_clip.swapaxes(0, 1).reshape(self.shape)

@@ -32,9 +32,9 @@ Encode = Callable[[Any, Mapping[str, jax.Array]], tuple[jax.Array, jax.Array, ja
 
 
 def evaluation(setting: Setting) -> Evaluation | None:
-    """Probe and kNN of the student's encoder; None where `probe.every_epochs` is 0."""
+    """Probe and kNN of the student's encoder; None where `probe.every_epochs` is 0, or without labels."""
     every = setting.steps(setting.config.probe.every_epochs)
-    if not every:
+    if not (every and setting.train.num_classes and setting.test.num_classes):
         return None
     score = make_prober(setting.config, setting.train, setting.test, setting.mesh)
     return Evaluation(

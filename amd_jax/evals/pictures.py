@@ -69,7 +69,7 @@ def sheet(columns: np.ndarray, gap: int = 2, smallest: int = 64) -> np.ndarray:
     Small images are enlarged to at least `smallest` pixels a side, without smoothing.
     """
     x = np.asarray(np.rint(np.clip(columns, 0, 1) * 255), np.uint8)
-    scale = max(1, -(-smallest // x.shape[2]))
+    scale = max(1, -(-smallest // min(x.shape[2:4])))
     x = x.repeat(scale, axis=2).repeat(scale, axis=3)
     x = np.pad(x, ((0, 0), (0, 0), (gap, gap), (gap, gap), (0, 0)), constant_values=255)
     rows, cols, h, w, c = x.shape

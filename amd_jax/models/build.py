@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from amd_jax import methods
+from amd_jax.config import height_width
 from amd_jax.models.blocks import BlockConfig
 from amd_jax.models.classifier import Classifier
 from amd_jax.models.masking import visible_count
@@ -28,8 +29,8 @@ def teacher_patch(config: ConfigDict) -> tuple[int, int, int]:
 
 def grid(config: ConfigDict) -> tuple[int, int, int]:
     """Tokens along (time, height, width)."""
-    side = config.data.image_size // config.model.patch_size
-    return config.data.frames // config.model.tubelet, side, side
+    height, width = (side // config.model.patch_size for side in height_width(config.data.image_size))
+    return config.data.frames // config.model.tubelet, height, width
 
 
 def visible(config: ConfigDict) -> tuple[int, int]:

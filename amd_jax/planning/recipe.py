@@ -56,7 +56,8 @@ def size(config: ConfigDict, file: str, examples: int | None, classes: int | Non
             raise ConfigError(
                 f"how large the data of {file} are is not known here: give --examples and --classes"
             )
-        examples = int(data[0] * config.data.share) if examples is None else examples
+        share = (1 - config.data.holdout) * config.data.share
+        examples = int(data[0] * share) if examples is None else examples
         classes = data[1] if classes is None else classes
     return examples, classes
 

@@ -282,7 +282,8 @@ def evaluate_only(run: setup.Run) -> dict[str, float]:
     scorers = [e.scores for e in make_evaluations(_setting(run)) if e.scores is not None]
     if not scorers:
         raise ConfigError(
-            f"eval.only: method={run.config.method!r} has nothing to evaluate; set probe.every_epochs above 0"
+            f"eval.only: method={run.config.method!r} has nothing to evaluate; set probe.every_epochs above "
+            "0, on data with labels"
         )
     if not (run.start_step or run.config.student.weights):
         raise ConfigError(f"eval.only: {run.workdir} has no checkpoint, and student.weights is not set")

@@ -88,11 +88,13 @@ def build(config: ConfigDict, mesh: jax.sharding.Mesh, examples: int, classes: i
       config: checked by `validate`.
       mesh: of devices that may belong to another machine.
       examples: in the training split.
-      classes: of its labels.
+      classes: of its labels; 0: there are none.
 
     Raises:
-      ConfigError: the run has no step, or the mesh cannot share the batch.
+      ConfigError: the run has no step, or no labels to learn from, or the mesh cannot share the batch.
     """
+    if methods.of(config).labels:
+        need_labels(config, "train", classes)
     config = hardware.resolved(config, mesh.devices.flat[0].platform)
     _check_shards(config, mesh)
     steps_per_epoch = examples / config.batch_size
@@ -132,6 +134,21 @@ def build(config: ConfigDict, mesh: jax.sharding.Mesh, examples: int, classes: i
 def is_scored(config: ConfigDict) -> bool:
     """Whether the run reads the evaluation split's labels: fine-tuning does, and a probe."""
     return methods.of(config).labels or config.probe.every_epochs > 0
+
+
+def need_labels(config: ConfigDict, split: str, classes: int, who: str = "") -> None:
+    """Raises ConfigError where `who`, or the method, wants labels of a split that has no classes."""
+    if classes:
+        return
+    who = who or f"method={config.method!r}"
+    name = config.data[f"{split}_split"] or {"train": "train", "eval": "val"}[split]
+    line = f"{who} needs labels, which the examples of data.path={config.data.path!r} ({name}) do not have"
+    if config.data.source == "folder":
+        line += (
+            f": put them into {name}/<class>/, or where the folders in data.path are the classes set "
+            f"data.{split}_split='.'"
+        )
+    raise ConfigError(line)
 
 
 def where(abstract: Any) -> Any:

@@ -69,12 +69,17 @@ def prepare(config: ConfigDict, workdir: str) -> Run:
     stages = Stages()
     mesh = programs.make_mesh(config)
     source = sources.make_source(config.data, "train")
+    if methods.of(config).labels:
+        programs.need_labels(config, "train", source.num_classes)
     eval_source = _eval_source(config, source)
     train = not config.eval.only  # nor is the run's own record touched by an evaluation
     config = _resolved(config, train)
     _check_alike(config, source, eval_source)
     program = programs.build(config, mesh, len(source), source.num_classes)
-    stages.done(f"data: {len(source)} examples for training, {len(eval_source)} for evaluation")
+    held = f", data.holdout={config.data.holdout} of the training split" if config.data.holdout else ""
+    stages.done(f"data: {len(source)} examples for training, {len(eval_source)} for evaluation{held}")
+    if config.probe.every_epochs and not (source.num_classes and eval_source.num_classes):
+        stages.begin("probe: left out, as it needs labels, which the data do not have")
 
     teacher, fingerprint = _teacher(program) if train else ({}, 0)
     order = {**_data_order(config, source), "teacher": fingerprint}
@@ -189,10 +194,12 @@ def _eval_source(config: ConfigDict, train: sources.Source) -> sources.Source:
     try:
         source = sources.make_source(config.data, "eval")
     except UserError:
-        if config.data.eval_split or programs.is_scored(config):
+        if config.data.eval_split or (programs.is_scored(config) and train.num_classes):
             raise
         return train
-    if source.num_classes > train.num_classes:
+    if methods.of(config).labels:
+        programs.need_labels(config, "eval", source.num_classes)
+    if source.num_classes > train.num_classes > 0:
         raise ConfigError(f"evaluation has {source.num_classes} classes, training {train.num_classes}")
     return source
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from amd_jax import methods
 from amd_jax.buckets import is_url, place
-from amd_jax.config import KEYS, flat
+from amd_jax.config import KEYS, flat, height_width
 from amd_jax.data.policy import parse
 from amd_jax.errors import ConfigError
 from amd_jax.methods import METHODS
@@ -81,6 +81,11 @@ def _keys(config: ConfigDict) -> None:
     for name, key in KEYS.items():
         _need(name in values, f"{name} is missing: start the config from configs/common.py's base()")
         value = values[name]
+        if key.pair:
+            both = value if isinstance(value, tuple | list) else (value, value)
+            right = len(both) == 2 and all(type(v) is int and v > 0 for v in both)
+            _need(right, f"{name}={value!r}: give a whole number above 0, or two with a comma between them")
+            continue
         kinds = (int, float) if isinstance(key.default, float) else type(key.default)
         _need(isinstance(value, kinds), f"{name}={value!r}: must be a {type(key.default).__name__}")
         if isinstance(key.default, tuple):
@@ -106,7 +111,7 @@ def _input(config: ConfigDict) -> None:
         _need(m[name] > 0, f"model.{name}={m[name]}: must be positive")
     _need(d.frames > 0, f"data.frames={d.frames}: must be positive")
     _need(
-        d.image_size > 0 and d.image_size % m.patch_size == 0,
+        all(side % m.patch_size == 0 for side in height_width(d.image_size)),
         f"data.image_size={d.image_size} is not a multiple of model.patch_size={m.patch_size}",
     )
     _need(
@@ -145,6 +150,12 @@ def _input(config: ConfigDict) -> None:
         ordered = len(d[name]) == 2 and 0 < d[name][0] <= d[name][1]
         _need(ordered, f"data.{name}={d[name]}: give a smallest and a largest value above 0")
     _need(d.crop_scale[1] <= 1, f"data.crop_scale={d.crop_scale}: a share of the area is at most 1")
+    _need(d.holdout < 1, f"data.holdout={d.holdout}: must be below 1")
+    _need(
+        not (d.holdout and d.eval_split),
+        f"data.eval_split={d.eval_split!r} and data.holdout={d.holdout}: evaluation reads one of them; leave "
+        "out the other",
+    )
     _need(0 < d.share <= 1, f"data.share={d.share}: must be above 0 and at most 1")
     _need(d.erasing <= 1, f"data.erasing={d.erasing}: a probability is at most 1")
     if d.randaugment:

@@ -9,6 +9,7 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from amd_jax import methods
+from amd_jax.config import height_width
 from amd_jax.convert.files.opening import open_source, read_stated
 from amd_jax.convert.files.stated import Stated
 from amd_jax.convert.kinds import OF_ANY_PIXELS, original_kind, recognise
@@ -36,9 +37,9 @@ def with_teacher_pixels(config: ConfigDict) -> ConfigDict:
         except UserError as error:
             keys = "config.data.channels, or config.teacher.mean and .std"
             raise ConfigError(f"teacher.weights: {error}; set {keys}") from error
-    patch, size, how = build.teacher_patch(config)[1], data.image_size, teacher.resize
+    patch, size, how = build.teacher_patch(config)[1], height_width(data.image_size), teacher.resize
     if resized := patch != config.model.patch_size:
-        size = build.grid(config)[1] * patch
+        size = build.grid(config)[1] * patch, build.grid(config)[2] * patch
         known = said.interpolation in ("bicubic", "bilinear")
         config.teacher.resize = how = how or (said.interpolation if known else "bicubic")
     silent = teacher.weights and not (said.mean or (teacher.mean and teacher.std))
@@ -54,7 +55,7 @@ def with_teacher_pixels(config: ConfigDict) -> ConfigDict:
             where = "as set" if teacher.mean or teacher.std else f"as {said.origin} says"
             print(f"the teacher sees pixels of mean {mean} and std {std}, {where}")
         if resized:
-            print(f"the teacher sees the student's images resized to {size}x{size} pixels, {how}")
+            print(f"the teacher sees the student's images resized to {size[0]}x{size[1]} pixels, {how}")
         if other := said.differing_input(size, data.frames > 1):
             print(f"the teacher was trained on other inputs: {other}")
     return config

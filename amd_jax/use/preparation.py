@@ -31,7 +31,8 @@ class Preparation:
       size: height and width in pixels that the model sees.
       channels: 1 (grey) or 3 (colour).
       mean: subtracted from pixels in [0, 1], by channel; `std` divides them. The model does that.
-      resize: what comes before the centre crop: the short side in pixels, or height and width.
+      resize: what comes before the centre crop: height and width, or the short side in pixels of what the
+        image is scaled to cover, which has the shape of `size`.
       interpolation: a name of Pillow's filters, as "bicubic".
       sampler: which frames of a video; its clips are views.
       crops: views along the longer side of a video.
@@ -74,14 +75,16 @@ class Preparation:
         with open_video(content) as video:
             wanted = self.sampler(video.count)
             frames = video.read(wanted.ravel(), self.channels)
-        cropped = clips.crops_along(frames, self.size[0], self.crops)  # [crops, clips * T, …]
+        cropped = clips.crops_along(frames, self.size, self.crops)  # [crops, clips * T, …]
         by_clip = cropped.reshape(self.crops, len(wanted), self.frames, *cropped.shape[2:])
         return by_clip.swapaxes(0, 1).reshape(-1, *by_clip.shape[2:])
 
     def _image(self, image: np.ndarray) -> np.ndarray:
         """Resized, and the centre of it, [H, W, C]."""
-        exactly = len(self.resize) == 2
-        to = self.resize if exactly else transforms.with_short_side(image.shape[:2], self.resize[0])
+        to = self.resize
+        if len(to) == 1:
+            scale = to[0] / min(self.size)
+            to = transforms.covering(image.shape[:2], [round(side * scale) for side in self.size])
         # A crop of another shape than the image may not fit into what its short side alone was scaled to.
         height, width = (max(a, b) for a, b in zip(to, self.size, strict=True))
         resized = transforms.resize(image, height, width, self.interpolation)
@@ -98,15 +101,14 @@ def make(network: Network, said: Stated, clips: int, crops: int, sampler: Sample
       crops: of a video.
       sampler: of a video's frames, where the run is known that trained on them.
     """
-    (frames, h, w), (tubelet, ph, pw) = network.encoder.grid, network.patch
-    size = (h * ph, w * pw)
+    size, frames = network.size, network.encoder.grid[0]
     mean, std = said.per_channel("mean", network.channels), said.per_channel("std", network.channels)
     assumed = []
     if not mean:
         grey = network.channels == 1
         mean, std = ((0.5,), (0.5,)) if grey else (IMAGENET_MEAN, IMAGENET_STD)
         assumed.append("0.5 as mean and std" if grey else "ImageNet's mean and std")
-    frames *= tubelet
+    frames *= network.patch[0]
     if frames > 1 and sampler is None:
         sampler = StridedViews(frames, STRIDE, clips)
         assumed.append(f"every {STRIDE}th frame")
@@ -139,7 +141,7 @@ def several(given: Any, frames: int) -> list[Any]:
 def _resize(said: Stated, size: tuple[int, int]) -> tuple[int, ...]:
     """What is stated for other pixels than the model's grid is scaled with it."""
     if not said.resize:
-        return (int(min(size) / transforms.crop_share(min(size))),)
+        return (min(transforms.with_margin(size)),)
     if not said.size or said.size == size:
         return said.resize
     return tuple(round(n * min(size) / min(said.size)) for n in said.resize)

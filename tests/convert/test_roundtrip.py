@@ -57,6 +57,7 @@ CASES: dict[str, Network] = {
         decoder=decoder(stack(16, 2, 2, 64), False, "sincos_2d")
     ),
     "learned positions in a video": video_arch(positions="learned"),
+    "videomae_finetuned wide": video_arch(grid=(2, 2, 8)),
 }
 
 

@@ -151,8 +151,8 @@ def test_runs_on_videos_resize_bilinearly(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     said = read_stated(str(tmp_path))
     assert said.interpolation == "bilinear"
-    assert said.differing_input(said.size[0], video=True) == ""
-    assert "bilinear resizing (here bicubic)" in said.differing_input(said.size[0], video=False)
+    assert said.differing_input(said.size, video=True) == ""
+    assert "bilinear resizing (here bicubic)" in said.differing_input(said.size, video=False)
 
 
 @pytest.mark.parametrize(("kind", "known"), [("mae_finetuned", True), ("timm_vit", False)])

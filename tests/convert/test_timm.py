@@ -34,6 +34,8 @@ CASES: dict[str, Network] = {
         classes=3, channels=1, patch=(1, 7, 7), grid=(1, 5, 5), **MEAN_POOL
     ),
     "mean, without a head": image_arch(**MEAN_POOL),
+    "mean, wide": image_arch(classes=7, grid=(1, 3, 5), positions="learned", **MEAN_POOL),
+    "cls, tall, with a margin": image_arch(patch=(1, 16, 16), grid=(1, 6, 5)),
     "cls": image_arch(classes=7),
     "cls, one channel": image_arch(classes=7, channels=1),
     "cls, odd size with a margin": image_arch(classes=2, patch=(1, 9, 9), grid=(1, 11, 11)),
@@ -56,8 +58,7 @@ def _said(arch: Network) -> Stated:
 
 
 def _pixels(arch: Network) -> np.ndarray:
-    size = arch.encoder.grid[1] * arch.patch[1]
-    return np.random.default_rng(1).integers(0, 256, (2, size, size, arch.channels), np.uint8)
+    return np.random.default_rng(1).integers(0, 256, (2, *arch.size, arch.channels), np.uint8)
 
 
 def _photo(arch: Network) -> np.ndarray:
@@ -135,9 +136,8 @@ def test_timms_evaluation_transform_is_our_crop_and_normalisation(
     case: str, answers: dict[str, tuple[Path, Any]]
 ) -> None:
     arch = CASES[case]
-    size = arch.encoder.grid[1] * arch.patch[1]
     mean, std = (np.array(x, np.float32) for x in _normalisation(arch))
-    ours = (resize_center_crop(_photo(arch), size) / np.float32(255) - mean) / std
+    ours = (resize_center_crop(_photo(arch), arch.size) / np.float32(255) - mean) / std
     np.testing.assert_allclose(answers[case][1]["transformed"].transpose(1, 2, 0), ours, atol=1e-5)
 
 

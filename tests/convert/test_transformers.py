@@ -86,9 +86,9 @@ def videomae_classifier() -> Any:
 MODELS = {f.__name__: f for f in (vitmae, videomae, vit_classifier, videomae_classifier)}
 
 
-def _inputs(video: bool) -> np.ndarray:
-    """`[2, frames, 32, 32, 3]`, as normalised pixels."""
-    return np.random.default_rng(1).normal(size=(2, 4 if video else 1, 32, 32, 3)).astype(np.float32)
+def _inputs(video: bool, size: tuple[int, int] = (32, 32)) -> np.ndarray:
+    """`[2, frames, *size, 3]`, as normalised pixels."""
+    return np.random.default_rng(1).normal(size=(2, 4 if video else 1, *size, 3)).astype(np.float32)
 
 
 def _masks(video: bool) -> Masks:
@@ -179,12 +179,19 @@ def _export(arch: Network, tmp_path: Path) -> Any:
 
 @pytest.mark.parametrize(
     "arch",
-    [mae_arch(), AMD_IMAGES, video_arch(fc_norm_eps=1e-5), video_arch(), amd_arch()],
-    ids=["mae", "AMD on images", "videomae", "videomae with our epsilon", "AMD on videos"],
+    [
+        *(mae_arch(), AMD_IMAGES, video_arch(fc_norm_eps=1e-5), video_arch(), amd_arch()),
+        *(image_arch(classes=5, grid=(1, 2, 8)), video_arch(fc_norm_eps=1e-5, grid=(2, 8, 2))),
+        amd_arch(grid=(2, 2, 8)),
+    ],
+    ids=[
+        *("mae", "AMD on images", "videomae", "videomae with our epsilon", "AMD on videos"),
+        *("wide images", "tall videos", "AMD on wide videos"),
+    ],
 )
 def test_our_weights_give_the_same_outputs_in_transformers(arch: Network, tmp_path: Path) -> None:
     model = _export(arch, tmp_path)
-    pixels, masks = _inputs(arch.video), _masks(arch.video)
+    pixels, masks = _inputs(arch.video, arch.size), _masks(arch.video)
     # transformers fixes the epsilon of VideoMAE's last norm at 1e-5: with our 1e-6 outputs differ by what
     # that makes.
     tolerance = TOLERANCE if not arch.video or arch.fc_norm_eps == 1e-5 else 1e-3

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -258,3 +259,14 @@ def test_a_terminal_is_told_how_far_it_is(
         assert bool(shown) == is_terminal
     assert "videos 1,200/1,200" in shown
     assert shown.endswith("\n")
+
+
+def test_clips_without_classes_stay_without_labels(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(videos / "train" / "a")
+    (videos / "train" / "b").rename(videos / "b")
+    (videos / "train").rmdir()
+    assert prepare(videos) == exits.DONE
+    assert "3 clips, without labels" in capsys.readouterr().out
+    source = source_of(source="clips", path=str(videos.parent / "out"))
+    assert source.num_classes == 0
+    assert [source[i].label for i in range(len(source))] == [-1] * 3

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from make_tfds import FOLDER as TFDS_FOLDER
 
 from amd_jax.config import default
 from amd_jax.data.example import Example
-from amd_jax.data.sources import FolderSource, make_source
-from amd_jax.data.subset import balanced_part, shuffled_part
+from amd_jax.data.folders import FolderSource
+from amd_jax.data.sources import make_source
+from amd_jax.data.subset import balanced_part, held_out, shuffled_part
 from amd_jax.errors import DataError
 
 
@@ -73,6 +75,53 @@ def test_a_balanced_part_has_equally_many_of_each_class_and_holds_every_smaller_
         assert len(parts[-1]) == len(part)
     if len(parts) == 2:
         assert parts[0] <= parts[1]
+
+
+@given(st.lists(st.integers(0, 3), min_size=8, max_size=120), st.floats(0.05, 0.95))
+def test_what_is_held_out_and_the_rest_are_all_and_of_each_class_alike(
+    labels: list[int], share: float
+) -> None:
+    whole = Labels([*labels, 3])
+    there = Counter(whole.labels)
+    if len(whole) * share < 4:
+        return  # that nothing is held out is refused below
+    rest, held = held_out(whole, share)
+    assert sorted(map(int, names(rest) + names(held))) == list(range(len(whole)))
+    assert names(held) == names(held_out(whole, share)[1])
+    assert set(rest.labels) == set(there)  # of no class is all held out
+    for label, count in Counter(held.labels.tolist()).items():
+        assert abs(count - share * there[label]) < 1.5
+    if min(there.values()) * (1 - share) > 2:
+        assert abs(len(held) - share * len(whole)) <= 0.5
+
+
+def test_a_tenth_of_small_classes_is_a_tenth_of_all() -> None:
+    whole = Labels([i % 50 for i in range(200)])
+    assert Counter(Counter(held_out(whole, 0.1)[1].labels.tolist()).values()) == {1: 20}
+    with pytest.raises(DataError, match=r"data.holdout=0.002: none of 200 examples"):
+        held_out(whole, 0.002)
+
+
+def test_a_config_holds_out_a_part_of_any_source_and_takes_a_share_of_the_rest() -> None:
+    data = default().data
+    data.holdout = 0.1
+    train, test = make_source(data, "train"), make_source(data, "eval")
+    assert (len(train), len(test)) == (9000, 1000)
+    assert Counter(test.labels.tolist()) == dict.fromkeys(range(10), 100)
+    assert not {*names(train)} & {*names(test)}
+    data.share = 0.01
+    share = make_source(data, "train")
+    assert Counter(share.labels.tolist()) == dict.fromkeys(range(10), 9)
+    assert {*names(share)} < {*names(train)}
+    assert names(make_source(data, "eval")) == names(test)
+
+
+def test_labels_that_would_have_to_be_read_are_not() -> None:
+    data = default().data
+    data.update({"source": "tfds", "name": "tiny_shapes", "path": str(TFDS_FOLDER), "holdout": 0.25})
+    tfds = make_source(data, "eval")
+    assert (len(tfds), len(make_source(data, "train"))) == (6, 18)
+    assert not hasattr(tfds, "labels")
 
 
 def test_what_has_to_be_read_and_cannot_is_replaced_by_another_of_its_class() -> None:

@@ -88,3 +88,35 @@ def test_a_test_sees_every_crop_of_every_clip():
     assert seen.shape == views.shape == (6, 4, 8, 8, 3)
     for clip, frames in enumerate((CLIP, CLIP[::-1])):
         assert np.array_equal(seen[3 * clip : 3 * clip + 3], clips.crops_along(frames, 8, 3))
+
+
+TALL, WIDE = (12, 6), (4, 12)
+
+
+@pytest.mark.parametrize("size", [TALL, WIDE])
+def test_views_of_any_shape_squeeze_no_more_than_the_ratio_says(size: tuple[int, int]) -> None:
+    """A ramp across the image rises by as much a pixel as one down it, whatever the shape of the view."""
+    y, x = np.mgrid[:96, :96]
+    ramps = np.stack([2 * y, 2 * x, 0 * x], axis=-1).astype(np.uint8)
+    config = make_config(**{"data.image_size": size, "data.crop_ratio": (1.0, 1.0), "data.flip": False})
+    views = {"image": TrainViews.from_config(config.data)(ramps[None], (0,))[0, 0]}
+    views["evaluated"] = EvalViews.from_config(config.data)(ramps[None])[0, 0]
+    config.data.frames = 4
+    for crop in ("resized", "multi_scale"):
+        config.data.crop = crop
+        views[crop] = TrainViews.from_config(config.data)(np.stack([ramps] * 4), (1,))[0, 2]
+    views["clip"] = EvalViews.from_config(config.data)(np.stack([ramps] * 4))[0, 2]
+    for name, view in views.items():
+        assert view.shape == (*size, 3)
+        down, across = (np.diff(view[1:-1, 1:-1, c].astype(float), axis=c).mean() for c in (0, 1))
+        # Scales of multi_scale may be neighbours: 0.875 or 0.75 / 0.875 of each other, or 0.66 / 0.75.
+        assert across / down == pytest.approx(1, rel=0.22 if name == "multi_scale" else 0.12), name
+
+
+def test_many_crops_of_another_shape_lie_where_there_is_room() -> None:
+    config = make_config(**{"data.image_size": (8, 24), "data.frames": 2})
+    frames = np.tile(np.arange(48, dtype=np.uint8)[:, None, None], (2, 1, 48, 3))
+    views = EvalViews.from_config(config.data, 1, 3)(frames)
+    assert views.shape == (3, 2, 8, 24, 3)
+    first = views[:, 0, 0, 0, 0].astype(int)
+    assert np.diff(first).tolist() == [16, 16]  # of 24 rows of two pixels each, at 0, 8 and 16

@@ -10,6 +10,8 @@ from PIL import Image
 
 from amd_jax import sharding
 from amd_jax.errors import ConfigError, DataError, UserError
+from amd_jax.evals.evaluation import Setting
+from amd_jax.evals.evaluators import make_evaluations
 from amd_jax.train import program, setup
 from amd_jax.train.random_arrays import draw
 from amd_jax.train.weights import load_start
@@ -116,18 +118,28 @@ def test_processes_that_read_other_data_are_refused_before_anything_is_built(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pre_training_does_without_an_evaluation_split(one_device: None, tmp_path: Path) -> None:
-    """Then pictures are of training images; with a probe the split is needed."""
+def test_pre_training_does_without_an_evaluation_split_and_without_labels(
+    one_device: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Then pictures are of training images; a probe of labelled ones needs the split."""
     for number in range(10):
         path = tmp_path / "images/train/a" / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((40, 40, 3), 20 * number, np.uint8)).save(path)
     config = tiny(data__source="folder", data__path=str(tmp_path / "images"))
-    run = setup.prepare(config, str(tmp_path / "run"))
-    assert run.eval_source is run.source
     config.probe.every_epochs = 1.0
     with pytest.raises(DataError, match="no folder val"):
         setup.prepare(config, str(tmp_path / "other"))
+    config.data.path += "/train/a"  # no classes, no labels: nothing to probe by
+    run = setup.prepare(config, str(tmp_path / "run"))
+    assert run.eval_source is run.source
+    assert "probe: left out" in capsys.readouterr().out
+    setting = Setting(config, run.program.task, run.program.mesh, run.source, run.eval_source, 1.0)
+    assert make_evaluations(setting) == []
+    tuned = finetune_vitb_in1k.get_config("smoke")
+    tuned.data.update({"source": "folder", "path": config.data.path})
+    with pytest.raises(ConfigError, match="method='finetune' needs labels"):
+        setup.prepare(tuned, str(tmp_path / "tuned"))
 
 
 def test_a_continued_run_tells_which_keys_are_others(

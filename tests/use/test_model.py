@@ -10,9 +10,11 @@ from PIL import Image
 import amd_jax
 from amd_jax.convert.files.stated import Stated
 from amd_jax.data.encode import encode
+from amd_jax.data.transforms import resize_center_crop
 from amd_jax.errors import ConfigError, DataError, WeightsError
 from amd_jax.use.model import Model
 from tests.convert.conftest import as_ours, image_arch, run, video_arch
+from tests.runs import tiny, untrained
 
 RNG = np.random.default_rng(0)
 NAMES = ("ant", "bee", "cat", "dog", "elk")
@@ -102,6 +104,16 @@ def test_a_grid_may_have_another_shape_than_the_images(tmp_path: Path) -> None:
     views = model.prepare(picture(tmp_path / "tall.png", 90, 30))
     assert views.shape == (1, 1, 24, 48, 3)
     assert model.classify(tmp_path / "tall.png").sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("size", [(64, 80), (32, 24)])
+def test_a_run_sees_what_it_was_evaluated_on(size: tuple[int, int], tmp_path: Path) -> None:
+    """Images of another height than width, with a margin and without one."""
+    untrained(tiny(method="mae", data__image_size=size), tmp_path / "run")
+    prepare = amd_jax.load(str(tmp_path / "run")).prepare
+    for shape in ((90, 100), (100, 70), (33, 90)):
+        pixels = RNG.integers(0, 256, (*shape, 3), np.uint8)
+        np.testing.assert_array_equal(prepare(pixels)[0, 0], resize_center_crop(pixels, size))
 
 
 def test_clips_and_crops_of_a_video_are_averaged(tmp_path: Path) -> None:

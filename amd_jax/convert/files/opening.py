@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from amd_jax.buckets import SCHEME, place
+from amd_jax.config import height_width
 from amd_jax.convert.files import stated
 from amd_jax.convert.files.fetching import fetch
 from amd_jax.convert.files.pickles import read_pickle
@@ -93,7 +94,7 @@ def _read_run(run: Path) -> stated.Stated:
     from amd_jax.workdir import CONFIG, load_classes, run_config  # orbax, which only runs need
 
     data = run_config(str(run)).data
-    size, how = (data.image_size, data.image_size), stated.resizing(data.frames > 1)
+    size, how = height_width(data.image_size), stated.resizing(data.frames > 1)
     classes, origin = load_classes(str(run)), str(run / CONFIG)
     return stated.Stated(tuple(data.mean), tuple(data.std), size, how, classes, origin)
 

@@ -67,11 +67,11 @@ class Stated:
             )
         return values * channels if len(values) == 1 else values
 
-    def differing_input(self, size: int, video: bool) -> str:
-        """How pixels were sized and resized, where it is not as in a run of `size` pixels; else empty."""
+    def differing_input(self, size: tuple[int, int], video: bool) -> str:
+        """How pixels were sized and resized, where it is not as in a run of `size`; else empty."""
         parts, ours = [], resizing(video)
-        if self.size and self.size != (size, size):
-            parts.append(f"images of {'x'.join(map(str, self.size))} pixels (here {size}x{size})")
+        if self.size and self.size != size:
+            parts.append(f"images of {'x'.join(map(str, self.size))} pixels (here {size[0]}x{size[1]})")
         if self.interpolation and self.interpolation != ours:
             parts.append(f"{self.interpolation} resizing (here {ours})")
         return f"{self.origin} says {' and '.join(parts)}" if parts else ""
@@ -120,8 +120,8 @@ def _timm_resize(cfg: Mapping[str, Any], size: Any, origin: str) -> list[int] | 
     both = [math.floor(x / share[0]) for x in _numbers(size, "input_size", origin)]
     if cfg.get("crop_mode") == "squash":
         return both
-    # "border" fills up with a colour; without it, what is seen of an image is what both have in common.
-    return [both[0]] if both[0] == both[1] else [max(both)]
+    # "border" fills up with a colour; without it, as where both differ, the image is made to cover them.
+    return [min(both)]
 
 
 def of_processor(processor: Mapping[str, Any], origin: str) -> Stated:

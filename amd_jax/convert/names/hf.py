@@ -94,6 +94,7 @@ def config(network: Network, classes: tuple[str, ...] = ()) -> dict[str, Any]:
     """
     e, b, d = network.encoder, network.encoder.block, network.decoder
     _check(network)
+    size = network.size
     out: dict[str, Any] = {
         "hidden_size": b.width,
         "num_hidden_layers": e.depth,
@@ -104,7 +105,7 @@ def config(network: Network, classes: tuple[str, ...] = ()) -> dict[str, Any]:
         "attention_probs_dropout_prob": 0.0,
         "initializer_range": 0.02,
         "layer_norm_eps": b.norm_eps,
-        "image_size": network.encoder.grid[1] * network.patch[1],
+        "image_size": size[0] if size[0] == size[1] else list(size),
         "patch_size": network.patch[1],
         "num_channels": network.channels,
     }
@@ -133,10 +134,11 @@ def processor(network: Network, said: Stated) -> dict[str, Any]:
     For images BiT's processor, which resizes the short side and crops as we do, in every version; ViT's own
     squeezes an image into a square. For videos VideoMAE's, whose short side becomes the crop: no margin.
     """
-    from amd_jax.data.transforms import crop_share  # Pillow, which the command line starts without
+    from amd_jax.data.transforms import with_margin  # Pillow, which the command line starts without
 
-    size = network.encoder.grid[1] * network.patch[1]
-    short = size if network.video else int(size / crop_share(size))
+    height, width = network.size
+    # The larger side, so that no image ends within the crop; with a square both are the same.
+    short = max((height, width) if network.video else with_margin((height, width)))
     return {
         "image_processor_type": "VideoMAEImageProcessor" if network.video else "BitImageProcessor",
         "do_convert_rgb": network.channels == 3,
@@ -144,7 +146,7 @@ def processor(network: Network, said: Stated) -> dict[str, Any]:
         "size": {"shortest_edge": short},
         "resample": next((n for n, how in INTERPOLATIONS.items() if how == said.interpolation), 3),
         "do_center_crop": True,
-        "crop_size": {"height": size, "width": size},
+        "crop_size": {"height": height, "width": width},
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
@@ -183,7 +185,8 @@ def _check(network: Network) -> None:
         f"qkv_bias {bias} or none": b.qkv_bias not in (bias, "none"),
         "a final norm and the CLS token read by the head (this one averages; take --format=timm)": not video
         and not network.norm,
-        "square patches and images": patch[1] != patch[2] or grid[1] != grid[2],
+        "square patches": patch[1] != patch[2],
+        "square images": bool(d) and not video and grid[1] != grid[2],
         "one frame": not video and grid[0] * patch[0] != 1,
     }
     if d:
