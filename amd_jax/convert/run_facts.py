@@ -84,7 +84,8 @@ def _rows(config: ConfigDict, step: int) -> Iterator[tuple[str, str]]:
         )
     length = f"{config.steps} steps" if config.steps else f"{config.epochs:g} epochs"
     yield "length", f"{length}; these weights are of step {step}"
-    yield "batch", f"{config.batch_size} examples, {config.data.repeats} views of each"
+    views = f", {config.data.repeats} views of each" if config.data.repeats > 1 else ""
+    yield "batch", f"{config.batch_size} examples{views}"
     yield (
         "optimiser",
         (
