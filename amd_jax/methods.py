@@ -21,6 +21,7 @@ class Method:
       sees_more: whether the teacher sees patches that the student does not; those are aligned by generators.
       aligns_cls: whether the CLS token's features are aligned as well.
       labels: whether the student is a classifier and learns from labels.
+      title: its name in full and where it was published, for readers of a model card.
     """
 
     task: str
@@ -29,14 +30,37 @@ class Method:
     sees_more: bool = False
     aligns_cls: bool = False
     labels: bool = False
+    title: str = ""
 
 
 METHODS: dict[str, Method] = {
-    "amd": Method("pretrain", ("pictures", "probe"), teacher="features", sees_more=True),
-    "dmae": Method("pretrain", ("pictures", "probe"), teacher="features", aligns_cls=True),
-    "mae": Method("pretrain", ("pictures", "probe")),
-    "finetune": Method("classify", ("accuracy", "views"), labels=True),
-    "kd": Method("classify", ("accuracy", "views"), teacher="logits", labels=True),
+    "amd": Method(
+        "pretrain",
+        ("pictures", "probe"),
+        teacher="features",
+        sees_more=True,
+        title="AMD, asymmetric masked distillation (arXiv 2311.03149)",
+    ),
+    "dmae": Method(
+        "pretrain",
+        ("pictures", "probe"),
+        teacher="features",
+        aligns_cls=True,
+        title="DMAE, masked autoencoders that learn a teacher's features (arXiv 2208.12256)",
+    ),
+    "mae": Method(
+        "pretrain",
+        ("pictures", "probe"),
+        title="masked autoencoding: MAE (arXiv 2111.06377), of videos VideoMAE (arXiv 2203.12602)",
+    ),
+    "finetune": Method("classify", ("accuracy", "views"), labels=True, title="fine-tuning on labels"),
+    "kd": Method(
+        "classify",
+        ("accuracy", "views"),
+        teacher="logits",
+        labels=True,
+        title="fine-tuning on labels and the logits of a teacher (knowledge distillation)",
+    ),
 }
 
 

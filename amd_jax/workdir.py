@@ -26,6 +26,7 @@ from amd_jax.errors import RunError
 FOLDER = "checkpoints"
 CONFIG = "config.json"
 CLASSES = "classes.json"
+METRICS = "metrics.jsonl"
 COMMITTED = "commit_success.txt"  # orbax's last file of a step; in a bucket it alone tells a whole one
 
 
@@ -55,6 +56,12 @@ def load_classes(workdir: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RunError(f"{path}: not a list of names")
     return tuple(names)
+
+
+def load_metrics(workdir: str) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`, oldest first; a step has one for each thing that was logged there."""
+    with (place(workdir) / METRICS).open() as lines:
+        return [json.loads(line) for line in lines]
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -11,6 +11,11 @@ if ! cmp -s requirements-timm.txt .venv/timm/installed; then
         -r requirements-timm.txt
     cp requirements-timm.txt .venv/timm/installed
 fi
+if ! .venv/bin/python -c 'import jax2onnx' 2>/dev/null; then
+    jax2onnx=$(grep -o 'jax2onnx==[0-9.]*' requirements-export.txt)
+    echo "== installing $jax2onnx"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$jax2onnx"
+fi
 # libtpu (200 MB) describes TPUs, on which meshes are tried without having one. It too is kept apart: where it is
 # found, jax looks for a TPU at every start.
 if [ "$(uname -sm)" = "Linux x86_64" ]; then

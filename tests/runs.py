@@ -17,10 +17,9 @@ from amd_jax.steps.tasks import make_task
 from amd_jax.steps.train_state import TrainState
 from amd_jax.train import program
 from amd_jax.train.checkpoint import Checkpoints
-from amd_jax.train.metrics import read
 from amd_jax.train.validate import validate
 from amd_jax.trees import path_name
-from amd_jax.workdir import save_config
+from amd_jax.workdir import load_metrics, save_config
 from configs import vitb_in1k
 from tests import QUICK
 
@@ -62,7 +61,7 @@ def untrained(config: ConfigDict, workdir: Path, seed: int = 0, scale: float = 0
 
 def metrics(workdir: Path | str) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl."""
-    return read(str(workdir))
+    return load_metrics(str(workdir))
 
 
 def losses(workdir: Path | str) -> dict[int, tuple[float, ...]]:

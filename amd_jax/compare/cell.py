@@ -15,8 +15,8 @@ import numpy as np
 from amd_jax import probe
 from amd_jax.compare.grid import Cell
 from amd_jax.errors import ConfigError
-from amd_jax.train import loop, metrics, setup
-from amd_jax.workdir import load_params, write_json
+from amd_jax.train import loop, setup
+from amd_jax.workdir import load_metrics, load_params, write_json
 
 CELL, RESULT = "cell.json", "result.json"
 Result = dict[str, Any]
@@ -98,7 +98,7 @@ def _train(cell: Cell, folder: Path, stop: Callable[[], None]) -> Result:
     """The run; what it cost, and for fine-tuning its accuracy at the end."""
     prepared = setup.prepare(cell.config, str(folder))
     loop.train(prepared, hooks=(loop.Hook(lambda step, state: stop()),))
-    lines = metrics.read(str(folder))
+    lines = load_metrics(str(folder))
     pace = np.median([line["seconds_per_step"] for line in lines if "seconds_per_step" in line])
     scores = [line for line in lines if "eval_top1" in line]
     return {

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from amd_jax import exits
 from amd_jax.errors import WeightsError
 
-DESCRIPTION = "Weights in and out: MAE, VideoMAE, AMD, DMAE, Hugging Face and timm."
+DESCRIPTION = "Weights in and out: MAE, VideoMAE, AMD, DMAE, Hugging Face, timm, ONNX and StableHLO."
+FORMATS = ("timm", "hf", "onnx", "stablehlo", "official")
+OUTPUTS = ("logits", "embedding", "tokens")
 SOURCES = (
     "a .pth, .pt, .bin or .safetensors file, a Hugging Face folder, hf://ORG/NAME, a run's workdir or one of "
     "its checkpoints/STEP, or an imported folder"
@@ -43,7 +45,14 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "src", metavar="CKPT", help="a run's workdir, one of its checkpoints, an imported folder"
     )
-    sub.add_argument("--format", required=True, choices=("timm", "hf", "official"))
+    sub.add_argument("--format", required=True, choices=FORMATS, help="see docs/weights.md")
+    sub.add_argument(
+        "--output",
+        default="",
+        choices=("", *OUTPUTS),
+        metavar="|".join(OUTPUTS),
+        help="onnx, stablehlo: what is computed; by default logits, of an encoder embedding",
+    )
     sub.add_argument("--out", metavar="DIR", default="", help="where to write; not needed with --dry_run")
     sub.add_argument("--dry_run", action="store_true", help="print the table, write nothing")
 
@@ -77,7 +86,7 @@ def _import(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from amd_jax.convert.exporting import run_export
 
-    return _wrote(run_export(args.src, args.format, "" if args.dry_run else args.out))
+    return _wrote(run_export(args.src, args.format, "" if args.dry_run else args.out, args.output))
 
 
 def _wrote(path: object) -> int:

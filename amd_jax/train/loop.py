@@ -21,10 +21,11 @@ from amd_jax.processes import agreed
 from amd_jax.sharding import global_batch
 from amd_jax.signals import Interrupted, Signals, StoppedBySignal
 from amd_jax.steps.train_state import TrainState
-from amd_jax.train import metrics, setup, throughput
+from amd_jax.train import setup, throughput
 from amd_jax.train.checkpoint import NotSavedError
 from amd_jax.train.profiling import Profiler
 from amd_jax.train.reporter import Reporter
+from amd_jax.workdir import load_metrics
 
 
 class NonFiniteError(RuntimeError):
@@ -265,7 +266,7 @@ def _is_unscored(run: setup.Run, evaluation: Evaluation) -> bool:
 
     def scored() -> bool:
         with contextlib.suppress(OSError, ValueError):  # metrics that a full disk did not take
-            lines = metrics.read(str(run.workdir))
+            lines = load_metrics(str(run.workdir))
             return any(line["step"] == run.start_step and evaluation.mark in line for line in lines)
         return False
 

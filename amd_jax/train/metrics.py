@@ -20,8 +20,8 @@ import jax
 import numpy as np
 from absl import logging
 
-from amd_jax.buckets import place
 from amd_jax.train.throughput import number
+from amd_jax.workdir import METRICS
 
 # tensorboardX imports PyTorch where that is installed, for its own tensors.
 _TORCH: Any = sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
@@ -34,7 +34,6 @@ finally:
     if _TORCH is None:
         del sys.modules["torch"]
 
-FILE = "metrics.jsonl"
 FLUSH_SECONDS = 10  # events that are older than this are on disk as soon as the next one is written
 
 
@@ -53,12 +52,6 @@ def make_writer(workdir: str, *, resume_step: int) -> "Writer":
     return Writer(workdir, resume_step=resume_step)
 
 
-def read(workdir: str) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl`, oldest first; a step has one for each thing that was logged there."""
-    with (place(workdir) / FILE).open() as lines:
-        return [json.loads(line) for line in lines]
-
-
 class Writer:
     """Writes TensorBoard event files and, for scalars, one JSON object a line into `metrics.jsonl`.
 
@@ -72,7 +65,7 @@ class Writer:
         self._lines: io.FileIO | None = None
         self._events: EventsWriter | None = None
         self._flushed = time.monotonic()
-        path = os.path.join(workdir, FILE)
+        path = os.path.join(workdir, METRICS)
         with self._survive("metrics.jsonl"):
             _drop_lines_after(path, resume_step)
         with self._survive("metrics.jsonl"):

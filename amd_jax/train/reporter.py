@@ -10,10 +10,11 @@ from amd_jax.buckets import is_url
 from amd_jax.config import flat
 from amd_jax.evals import pictures
 from amd_jax.evals.evaluation import Picture
-from amd_jax.train import metrics, throughput
+from amd_jax.train import throughput
 from amd_jax.train.metrics import make_writer
 from amd_jax.train.mirror import Mirror
 from amd_jax.train.setup import Run
+from amd_jax.workdir import METRICS
 
 
 class Reporter:
@@ -26,7 +27,7 @@ class Reporter:
     def __init__(self, run: Run) -> None:
         self._run = run
         chief = jax.process_index() == 0
-        self._mirror = Mirror(run.workdir, (metrics.FILE,)) if chief and is_url(run.workdir) else None
+        self._mirror = Mirror(run.workdir, (METRICS,)) if chief and is_url(run.workdir) else None
         self.folder = self._mirror.folder if self._mirror else run.workdir
         self._writer = make_writer(str(self.folder), resume_step=run.start_step) if chief else None
 

@@ -20,19 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from amd_jax.buckets import place
+from amd_jax.convert import forward
 from amd_jax.convert.files.opening import open_source, read_stated, run_of
 from amd_jax.convert.kinds import recognise
-from amd_jax.convert.matching import Want, match
 from amd_jax.convert.network import Network
 from amd_jax.data import sampling
 from amd_jax.data.jobs import cores
 from amd_jax.data.sampling import Sampler
 from amd_jax.errors import ConfigError, WeightsError
-from amd_jax.models import patches
-from amd_jax.models.blocks import layer_norm
-from amd_jax.models.vit import ViT
 from amd_jax.sharding import batch_sharding, make_mesh, replicated
-from amd_jax.trees import nest
 from amd_jax.use import preparation
 
 Pool = Literal["", "mean", "cls"]
@@ -94,7 +90,7 @@ class Model:
         return self._all(f"embed{pool}", inputs, batch_size)
 
     def tokens(self, inputs: Any, *, batch_size: int = 64) -> np.ndarray:
-        """Every token after the final norm, float32 [inputs, (1 +) tokens, width]; the CLS token first.
+        """Every token after the final norm, float32 [inputs, tokens, width]; CLS and registers first.
 
         Patches follow in the order time, height, width; `network.encoder.grid` says how many of each. Of a
         classifier that pools the mean they are the last block's, which no norm follows.
@@ -185,32 +181,13 @@ class Model:
 
     def _forward(self, what: str) -> Callable[[Any, jax.Array], jax.Array]:
         """From parameters and pixels [batch, T, H, W, C] to what is wanted, float32."""
-        network, encoder, prepare = self.network, self.network.encoder, self.prepare
-
-        def inputs(pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
-            x = patches.normalize(patches.patchify(pixels, network.patch), prepare.mean, prepare.std)
-            return x, jnp.broadcast_to(jnp.arange(encoder.tokens), x.shape[:2])
-
-        def tokens(params: Any, pixels: jax.Array) -> jax.Array:
-            out: Any = ViT(encoder, network.norm).apply({"params": params["encoder"]}, *inputs(pixels))
-            return out[0].astype(jnp.float32)
-
-        def embed(params: Any, pixels: jax.Array) -> jax.Array:
-            x = tokens(params, pixels)
-            pool = what.removeprefix("embed")
-            if pool == "cls" or (not pool and network.classes and not network.fc_norm):
-                return x[:, 0]
-            x = x[:, encoder.cls_token :].mean(axis=1)
-            if network.fc_norm and not pool:
-                norm = layer_norm("fc_norm", network.fc_norm_eps or encoder.block.norm_eps)
-                x = norm.apply({"params": params["fc_norm"]}, x)  # type: ignore[assignment]
-            return x
-
-        def classify(params: Any, pixels: jax.Array) -> jax.Array:
-            logits: Any = network.classifier().apply({"params": params}, *inputs(pixels))
-            return jax.nn.softmax(logits)
-
-        return {"tokens": tokens, "classify": classify}.get(what, embed)
+        mean, std = self.prepare.mean, self.prepare.std
+        if what == "tokens":
+            return forward.make(self.network, "tokens", mean, std)
+        if what != "classify":
+            return forward.make(self.network, "embedding", mean, std, what.removeprefix("embed"))
+        logits = forward.make(self.network, "logits", mean, std)
+        return lambda params, pixels: jax.nn.softmax(logits(params, pixels))
 
 
 def load(
@@ -231,14 +208,11 @@ def load(
     """
     src = os.fspath(src)
     found = recognise(open_source(src), kind)
-    arrays = match(found, Want.all_of(found)).arrays
-    parts = ("encoder/", "head/", "fc_norm/")
-    kept = {name: np.asarray(x, np.float32) for name, x in arrays.items() if name.startswith(parts)}
-    network = dataclasses.replace(found.network, decoder=None, align=None)
+    network = forward.without_pretraining(found.network)
     said = read_stated(src)
     prepare = preparation.make(network, said, clips, crops, _sampler(src, clips))
     names = said.classes if len(said.classes) == network.classes else ()
-    return Model(network, nest(kept), prepare, names, dtype)
+    return Model(network, forward.parameters(found), prepare, names, dtype)
 
 
 def _sampler(src: str, clips: int) -> Sampler | None:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD
-from amd_jax.convert.files.stated import Stated, resizing
+from amd_jax.convert.files.stated import Stated, resizing, usual
 from amd_jax.convert.network import Network
 from amd_jax.data import clips, transforms
 from amd_jax.data.example import VideoFile
@@ -105,9 +104,8 @@ def make(network: Network, said: Stated, clips: int, crops: int, sampler: Sample
     mean, std = said.per_channel("mean", network.channels), said.per_channel("std", network.channels)
     assumed = []
     if not mean:
-        grey = network.channels == 1
-        mean, std = ((0.5,), (0.5,)) if grey else (IMAGENET_MEAN, IMAGENET_STD)
-        assumed.append("0.5 as mean and std" if grey else "ImageNet's mean and std")
+        mean, std = usual(network.channels)
+        assumed.append("0.5 as mean and std" if network.channels == 1 else "ImageNet's mean and std")
     frames *= network.patch[0]
     if frames > 1 and sampler is None:
         sampler = StridedViews(frames, STRIDE, clips)
@@ -118,7 +116,7 @@ def make(network: Network, said: Stated, clips: int, crops: int, sampler: Sample
         channels=network.channels,
         mean=mean,
         std=std,
-        resize=_resize(said, size),
+        resize=said.before_crop(size),
         interpolation=said.interpolation or resizing(network.video),
         sampler=sampler or StridedViews(1, 1, 1),
         crops=crops,
@@ -136,15 +134,6 @@ def several(given: Any, frames: int) -> list[Any]:
     if not isinstance(given, Iterable):
         raise DataError(f"{_name(given)}: give paths, Pillow images or arrays of pixels")
     return list(given)
-
-
-def _resize(said: Stated, size: tuple[int, int]) -> tuple[int, ...]:
-    """What is stated for other pixels than the model's grid is scaled with it."""
-    if not said.resize:
-        return (min(transforms.with_margin(size)),)
-    if not said.size or said.size == size:
-        return said.resize
-    return tuple(round(n * min(size) / min(said.size)) for n in said.resize)
 
 
 def _opened(given: Any) -> Any:

@@ -65,8 +65,9 @@ def _exportable(arch: Network, form: str) -> bool:
     if form == "timm":
         return not arch.video
     if form == "hf":
-        fixed = arch.encoder.positions == "sincos_1d" if arch.video else arch.encoder.cls_token and arch.norm
-        return bool(fixed)
+        if arch.video:
+            return arch.encoder.positions == "sincos_1d"
+        return arch.decoder is None or arch.encoder.cls_token  # without a decoder it can be timm's
     return True
 
 

@@ -128,6 +128,15 @@ def test_import_and_export_keep_what_was_said(tmp_path: Path) -> None:
         assert (said.size, said.interpolation) == ((32, 32), "bilinear")  # of the weights, not of the config
 
 
+@pytest.mark.parametrize("form", ["timm", "hf"])
+@pytest.mark.parametrize("resize", [(37,), (41,), (40, 40)])
+def test_export_keeps_what_images_are_resized_to(resize: tuple[int, ...], form: str, tmp_path: Path) -> None:
+    said = Stated((0.5,) * 3, (0.5,) * 3, (32, 32), "bilinear", resize=resize)
+    src = as_ours(image_arch(classes=2), tmp_path / "ours", said=said)
+    assert run("export", src, f"--format={form}", "--out", tmp_path / "out") == 0
+    assert read_stated(str(tmp_path / "out")).resize == resize
+
+
 def test_run_says_its_own(tmp_path: Path) -> None:
     from amd_jax.workdir import save_classes, save_config
 

@@ -174,11 +174,11 @@ def test_encoder_gives_the_same_features(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arch", "says"),
     [
-        (video_arch(grid=(2, 4, 5)), "square patches and images"),
+        (video_arch(patch=(2, 8, 4)), "square patches"),
         (video_arch(cls_token=True), "no CLS token"),
         (video_arch(positions="sincos_2d"), "sincos_1d positions"),
     ],
-    ids=["oblong", "CLS token", "an image's positions"],
+    ids=["oblong patches", "CLS token", "an image's positions"],
 )
 def test_what_videomae_cannot_be_is_one_line(
     arch: Network, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

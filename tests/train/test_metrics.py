@@ -22,6 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboardX import record_writer
 
 from amd_jax.train import metrics
+from amd_jax.workdir import load_metrics
 
 
 def _events(workdir: Path) -> EventAccumulator:
@@ -75,7 +76,7 @@ else:
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert metrics.read(str(tmp_path / "run")) == [{"step": 1, "loss": 0.5}]
+    assert load_metrics(str(tmp_path / "run")) == [{"step": 1, "loss": 0.5}]
 
 
 def test_the_writer_is_called_as_clus_are() -> None:
@@ -114,7 +115,7 @@ def test_scalars_reach_both_files(tmp_path: Path) -> None:
         },
     )
     # Without a flush: the line is there as soon as the call returns.
-    assert metrics.read(str(tmp_path)) == [
+    assert load_metrics(str(tmp_path)) == [
         {
             "step": 3,
             "loss": 0.1,
@@ -177,7 +178,7 @@ def test_resume_drops_what_will_be_logged_again(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b'not json\n[1]\n{"step": 5, "lo')  # killed while writing
     _log(tmp_path, 20, [30, 40], offset=0.5)
     expected = [(10, 10.0), (20, 20.0), (30, 30.5), (40, 40.5)]
-    assert [(line["step"], line["loss"]) for line in metrics.read(str(tmp_path))] == expected
+    assert [(line["step"], line["loss"]) for line in load_metrics(str(tmp_path))] == expected
     assert [(event.step, event.value) for event in _events(tmp_path).Scalars("loss")] == expected
     assert not list(tmp_path.glob("*.tmp"))
 
@@ -186,13 +187,13 @@ def test_a_whole_line_without_its_newline_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n{"step": 2}')
     _log(tmp_path, 2, [3])
-    assert [line["step"] for line in metrics.read(str(tmp_path))] == [1, 3]
+    assert [line["step"] for line in load_metrics(str(tmp_path))] == [1, 3]
 
 
 def test_a_new_run_starts_afresh(tmp_path: Path) -> None:
     _log(tmp_path, 0, [0, 10, 20])
     _log(tmp_path, 0, [5])
-    assert [line["step"] for line in metrics.read(str(tmp_path))] == [5]
+    assert [line["step"] for line in load_metrics(str(tmp_path))] == [5]
     assert [event.step for event in _events(tmp_path).Scalars("loss")] == [5]
 
 
@@ -236,7 +237,7 @@ def test_a_full_disk_does_not_end_the_run(tmp_path: Path, warnings: list[str]) -
     disk.room = 10**9
     writer.write_scalars(4, {"loss": 4.0})
     writer.close()
-    assert [line["step"] for line in metrics.read(str(tmp_path))] == [1, 4]
+    assert [line["step"] for line in load_metrics(str(tmp_path))] == [1, 4]
     assert len(warnings) == 1
     assert "metrics.jsonl" in warnings[0]
     assert len(_events(tmp_path).Scalars("loss")) == 4  # the other output is not touched
@@ -265,7 +266,7 @@ def test_tensorboard_without_room_leaves_the_lines(
         writer.flush()
     writer.write_texts(3, {"note": "late"})
     writer.close()
-    assert [line["step"] for line in metrics.read(str(tmp_path))] == [0, 1, 2]
+    assert [line["step"] for line in load_metrics(str(tmp_path))] == [0, 1, 2]
     assert len(warnings) == 1
     assert "TensorBoard" in warnings[0]
 

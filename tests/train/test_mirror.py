@@ -8,6 +8,7 @@ import pytest
 from amd_jax import buckets
 from amd_jax.train import metrics
 from amd_jax.train.mirror import Mirror
+from amd_jax.workdir import METRICS, load_metrics
 from tests.gcs import Storage
 
 
@@ -33,14 +34,14 @@ def test_what_has_changed_is_sent_and_the_folder_goes_with_the_run(bucket: str, 
 def test_metrics_of_a_continued_run_hold_each_step_once(bucket: str) -> None:
     where = f"{bucket}/run"
     for resume_step, steps in ((0, (1, 2, 3)), (2, (3, 4))):
-        mirror = Mirror(buckets.place(where), (metrics.FILE,))
+        mirror = Mirror(buckets.place(where), (METRICS,))
         writer = metrics.make_writer(str(mirror.folder), resume_step=resume_step)
         for step in steps:
             writer.write_scalars(step, {"loss": step + resume_step})
         writer.close()
         mirror.close()
     lines = [{"step": 1, "loss": 1}, {"step": 2, "loss": 2}, {"step": 3, "loss": 5}, {"step": 4, "loss": 6}]
-    assert metrics.read(where) == lines
+    assert load_metrics(where) == lines
 
 
 def test_what_cannot_be_sent_is_told_once_and_sent_later_or_kept(

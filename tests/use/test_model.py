@@ -33,6 +33,26 @@ def classifier(tmp_path: Path, **changes: Any) -> Model:
     return amd_jax.load(str(as_ours(arch, tmp_path / "weights", said=Stated(classes=NAMES))))
 
 
+def test_features_of_another_familys_weights_leave_its_registers_out(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "mlp_ratio": 2}
+    config = transformers.Dinov2WithRegistersConfig(
+        **sizes, num_register_tokens=4, image_size=28, patch_size=14
+    )
+    theirs = transformers.Dinov2WithRegistersModel(config).eval()
+    theirs.save_pretrained(tmp_path)
+    model = amd_jax.load(tmp_path)
+    pixels = RNG.integers(0, 256, (2, 28, 28, 3), np.uint8)
+    normal = (pixels / 255 - np.array(model.prepare.mean)) / np.array(model.prepare.std)
+    with torch.no_grad():
+        tokens = theirs(torch.tensor(normal, dtype=torch.float32).permute(0, 3, 1, 2)).last_hidden_state
+    np.testing.assert_allclose(model.tokens(pixels), tokens, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(model.embed(pixels), tokens[:, 5:].mean(dim=1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(model.embed(pixels, pool="cls"), tokens[:, 0], rtol=1e-5, atol=1e-5)
+
+
 PROCESSORS = {
     "ViT, squeezed": ("ViTImageProcessor", {"size": {"height": 32, "width": 32}, "resample": 2}),
     "BiT, with a margin": (

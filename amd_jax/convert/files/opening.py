@@ -250,4 +250,4 @@ def _open_run(run: Path, step: int | None) -> Source:
     config = run_config(str(run))
     params, step = load_params(str(run), step)
     mean = ", running mean of the weights" if keeps_mean(str(run), step) else ""
-    return Source(str(run), f"checkpoint of step {step}{mean}", flatten(params), run=config)
+    return Source(str(run), f"checkpoint of step {step}{mean}", flatten(params), run=config, step=step)

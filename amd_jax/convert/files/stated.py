@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from amd_jax.config import IMAGENET_MEAN, IMAGENET_STD
 from amd_jax.errors import WeightsError
 
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}  # Pillow's
@@ -67,6 +68,20 @@ class Stated:
             )
         return values * channels if len(values) == 1 else values
 
+    def before_crop(self, size: tuple[int, int]) -> tuple[int, ...]:
+        """What images are resized to before the centre of `size` is cut out: height and width, or the
+        short side of what images are scaled to cover, which has the shape of `size`.
+
+        Where nobody says it, as in our evaluation; what is said for another size is scaled.
+        """
+        if not self.resize:
+            from amd_jax.data.transforms import with_margin  # Pillow, which the command line starts without
+
+            return (min(with_margin(size)),)
+        if not self.size or self.size == size:
+            return self.resize
+        return tuple(round(n * min(size) / min(self.size)) for n in self.resize)
+
     def differing_input(self, size: tuple[int, int], video: bool) -> str:
         """How pixels were sized and resized, where it is not as in a run of `size`; else empty."""
         parts, ours = [], resizing(video)
@@ -75,6 +90,11 @@ class Stated:
         if self.interpolation and self.interpolation != ours:
             parts.append(f"{self.interpolation} resizing (here {ours})")
         return f"{self.origin} says {' and '.join(parts)}" if parts else ""
+
+
+def usual(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and std that are taken where nobody says them."""
+    return ((0.5,) * channels,) * 2 if channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def resizing(video: bool) -> str:

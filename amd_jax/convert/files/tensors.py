@@ -32,6 +32,7 @@ class Source:
       metadata: the header's strings (safetensors).
       config: config.json of a Hugging Face folder; empty otherwise.
       run: the config of a run of ours.
+      step: of the run's checkpoint.
       wrapper: under which key of a PyTorch checkpoint the weights were.
       skipped: what else is in the file, such as an optimiser, name to reason.
     """
@@ -42,6 +43,7 @@ class Source:
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     config: dict[str, Any] = dataclasses.field(default_factory=dict)
     run: ConfigDict | None = None
+    step: int = 0
     wrapper: str = ""
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -122,5 +124,6 @@ def folder(out: str) -> Iterator[Path]:
 
 
 def _weights_last(folder: Path) -> list[Path]:
-    """Whoever finds the weights finds the description too."""
-    return sorted(folder.iterdir(), key=lambda p: p.suffix == ".safetensors")
+    """Whoever finds the weights, or a program, finds the description too."""
+    last = (".safetensors", ".npz", ".onnx", ".stablehlo")
+    return sorted(folder.iterdir(), key=lambda p: (p.suffix in last, p.name))

@@ -129,21 +129,21 @@ def config(network: Network, classes: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def processor(network: Network, said: Stated) -> dict[str, Any]:
-    """preprocessor_config.json: our evaluation crop, and the mean, std and interpolation that are known.
+    """preprocessor_config.json: what is known of the pixels; where no crop is, our evaluation's.
 
     For images BiT's processor, which resizes the short side and crops as we do, in every version; ViT's own
     squeezes an image into a square. For videos VideoMAE's, whose short side becomes the crop: no margin.
     """
-    from amd_jax.data.transforms import with_margin  # Pillow, which the command line starts without
-
     height, width = network.size
-    # The larger side, so that no image ends within the crop; with a square both are the same.
-    short = max((height, width) if network.video else with_margin((height, width)))
+    resize = (min(height, width),) if network.video else said.before_crop(network.size)
+    if len(resize) == 1:  # of a shape's longer side, so that no image ends within the crop
+        resize = (round(resize[0] * max(height, width) / min(height, width)),)
+    sides = ("shortest_edge",) if len(resize) == 1 else ("height", "width")
     return {
         "image_processor_type": "VideoMAEImageProcessor" if network.video else "BitImageProcessor",
         "do_convert_rgb": network.channels == 3,
         "do_resize": True,
-        "size": {"shortest_edge": short},
+        "size": dict(zip(sides, resize, strict=True)),
         "resample": next((n for n, how in INTERPOLATIONS.items() if how == said.interpolation), 3),
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
@@ -183,8 +183,6 @@ def _check(network: Network) -> None:
         "no CLS token" if video else "a CLS token": e.cls_token == video,
         "sincos_1d positions": video and e.positions != fixed,
         f"qkv_bias {bias} or none": b.qkv_bias not in (bias, "none"),
-        "a final norm and the CLS token read by the head (this one averages; take --format=timm)": not video
-        and not network.norm,
         "square patches": patch[1] != patch[2],
         "square images": bool(d) and not video and grid[1] != grid[2],
         "one frame": not video and grid[0] * patch[0] != 1,
