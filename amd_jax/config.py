@@ -131,8 +131,9 @@ KEYS: dict[str, Key] = {
             ),
             "attention": Key(
                 "auto",
-                "attention of jax.nn: XLA's own or cuDNN's fused (GPU); auto: XLA's",
-                ("auto", "xla", "cudnn"),
+                "xla: XLA's own; cudnn: cuDNN's fused (GPU); heads: one head after the other; heads_if_long: "
+                "the same from 128 tokens, else XLA's; auto: heads_if_long on the CPU, else XLA's",
+                ("auto", "xla", "cudnn", "heads", "heads_if_long"),
             ),
             "remat": Key(False, "recompute each block in the backward pass, to save memory"),
         },

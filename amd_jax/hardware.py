@@ -144,7 +144,8 @@ def resolved(config: ConfigDict, platform: str) -> ConfigDict:
     if model.dtype == "auto":
         model.dtype = "float32" if platform == "cpu" else "bfloat16"
     if model.attention == "auto":
-        model.attention = "xla"  # everywhere, until another has been measured to be better
+        # As measured on the CPU (docs/PERFORMANCE.md); elsewhere nothing has been measured to be better.
+        model.attention = "heads_if_long" if platform == "cpu" else "xla"
     if model.attention == "cudnn" and platform != "gpu":
         raise ConfigError(f"model.attention={model.attention!r} needs a GPU; this is {platform}")
     return config

@@ -4,11 +4,13 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from amd_jax.models.attention import Implementation, attend
 
 xavier = nn.initializers.xavier_uniform()
 
@@ -33,8 +35,9 @@ class BlockConfig:
     mlp: str = "gelu"  # a name of `ACTIVATIONS`, or "swiglu": SiLU of a third linear layer gates the first
     layer_scale: bool = False  # each branch is multiplied by a trained scale, feature by feature (DINOv2)
     dtype: Any = jnp.float32  # compute type; parameters, norms and softmax are float32
-    attention: Literal["xla", "cudnn"] = "xla"  # implementation of jax.nn.dot_product_attention
+    attention: Implementation = "xla"
     remat: bool = False
+    frozen: bool = False  # nobody asks for gradients of the parameters
 
 
 def layer_norm(name: str, eps: float) -> nn.LayerNorm:
@@ -58,11 +61,28 @@ def _product_forward(x: jax.Array, kernel: jax.Array, dtype: Any) -> tuple[jax.A
 
 def _product_backward(dtype: Any, saved: Any, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
+    given = (x.astype(dtype), kernel.astype(dtype), g)
+    of_x, of_kernel = jax.lax.platform_dependent(*given, cpu=_flat_gradients, default=_gradients)
+    return of_x.astype(x.dtype), of_kernel.astype(kernel.dtype)
+
+
+_ROWS = (((0,), (0,)), ((), ()))
+
+
+def _gradients(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Of x and of the kernel; a mesh may share any of the kernel's axes."""
     outputs = tuple(range(1, g.ndim))
-    of_x = jax.lax.dot_general(g, kernel.astype(dtype), ((outputs, outputs), ((), ())))
-    rows = (((0,), (0,)), ((), ()))
-    of_kernel = jax.lax.dot_general(g, x.astype(dtype), rows, preferred_element_type=jnp.float32)
-    return of_x.astype(x.dtype), jnp.moveaxis(of_kernel, -1, 0).astype(kernel.dtype)
+    of_x = jax.lax.dot_general(g, kernel, ((outputs, outputs), ((), ())))
+    of_kernel = jax.lax.dot_general(g, x, _ROWS, preferred_element_type=jnp.float32)
+    return of_x, jnp.moveaxis(of_kernel, -1, 0)
+
+
+def _flat_gradients(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The same as products of matrices: with more axes a CPU's program turns kernel and gradient around."""
+    flat = g.reshape(len(g), -1)
+    of_x = flat @ kernel.reshape(len(kernel), -1).T
+    of_kernel = jax.lax.dot_general(x, flat, _ROWS, preferred_element_type=jnp.float32)
+    return of_x, of_kernel.reshape(kernel.shape)
 
 
 product.defvjp(_product_forward, _product_backward)
@@ -111,7 +131,8 @@ class Attention(nn.Module):
         init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2, 3))
         kernel = self.param("qkv", init, (width, 3, *shape))
         qkv = product(x.reshape(-1, width), kernel, c.dtype).reshape(batch, tokens, 3, *shape)
-        q, k, v = (qkv[:, :, i] for i in range(3))
+        # Not by index: the gradient of a split is one concatenation, that of indexing a sum of padded arrays.
+        q, k, v = (part[:, :, 0] for part in jax.lax.split(qkv, (1, 1, 1), axis=2))
         zeros = nn.initializers.zeros
         if "q" in c.qkv_bias:
             q = add(q, self.param("q_bias", zeros, shape))
@@ -121,7 +142,7 @@ class Attention(nn.Module):
             v = add(v, self.param("v_bias", zeros, shape))
         if rotation is not None:
             q, k = rotated(q, rotation), rotated(k, rotation)
-        x = jax.nn.dot_product_attention(q, k, v, implementation=c.attention)
+        x = attend(q, k, v, c.attention)
         return Linear(width, dtype=c.dtype, name="proj")(x.reshape(batch, tokens, width))
 
 
@@ -217,18 +238,50 @@ class Blocks(nn.Module):
         # A param that is a whole subtree: the block's own names and shapes with a layer axis in front.
         stacked: Any = self.param("layers", init)
 
-        def layer(x: jax.Array, inputs: Any) -> tuple[jax.Array, None]:
+        def layer(x: jax.Array, inputs: Any) -> jax.Array:
             params, kept = inputs
-            return block.apply({"params": params}, x, kept, rotation), None  # type: ignore[return-value]
+            return block.apply({"params": params}, x, kept, rotation)  # type: ignore[return-value]
 
         if self.config.remat:
             layer = jax.checkpoint(layer, prevent_cse=False)
         per_layer = (stacked, None if keep is None else keep.swapaxes(0, 1))
-        tapped = {}
-        # One scan from tap to tap: nothing but the wanted outputs is kept.
-        for start, stop in pairwise(sorted({0, self.depth, *taps})):
-            segment = jax.tree.map(lambda p, a=start, b=stop: p[a:b], per_layer)
-            x, _ = jax.lax.scan(layer, x, segment)
-            if stop in taps:
-                tapped[stop] = x
-        return x, tapped
+        if self.config.frozen:
+            return _tap_by_tap(layer, x, per_layer, self.depth, taps)
+        inner = any(tap < self.depth for tap in taps)
+
+        def step(x: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array | None]:
+            x = layer(x, inputs)
+            return x, x if inner else None
+
+        # One scan, which gives every layer's output where one is wanted: cut at the taps, the parameters
+        # would be copied on the way in and their gradients on the way out. A backward pass keeps far more.
+        x, outputs = jax.lax.scan(step, x, per_layer)
+        return x, {tap: x if outputs is None or tap == self.depth else outputs[tap - 1] for tap in taps}
+
+
+def _tap_by_tap(
+    layer: Callable[[jax.Array, Any], jax.Array],
+    x: jax.Array,
+    per_layer: Any,
+    depth: int,
+    taps: tuple[int, ...],
+) -> tuple[jax.Array, dict[int, jax.Array]]:
+    """One scan from tap to tap: nothing but the wanted outputs is kept, and each layer is read where it lies.
+
+    Not for what is trained: each layer's gradient would be as large as all parameters.
+    """
+    tapped = {}
+    for start, stop in pairwise(sorted({0, depth, *taps})):
+        x, _ = jax.lax.scan(
+            lambda x, i: (
+                layer(
+                    x, jax.tree.map(lambda p: jax.lax.dynamic_index_in_dim(p, i, keepdims=False), per_layer)
+                ),
+                None,
+            ),
+            x,
+            jnp.arange(start, stop),
+        )
+        if stop in taps:
+            tapped[stop] = x
+    return x, tapped

@@ -135,7 +135,7 @@ def _by_shard(grad_fn: Callable[..., Any], batch_sharding: Any, shards: int) -> 
         return jax.lax.with_sharding_constraint(x, where)
 
     def gradients(params: Any, frozen: Any, batch: Any) -> Any:
-        cut = jax.tree.map(lambda x: own(x.reshape(shards, -1, *x.shape[1:])), batch)
+        cut = jax.tree.map(lambda x: own(x.reshape(shards, len(x) // shards, *x.shape[1:])), batch)
         one = jax.vmap(grad_fn, in_axes=(None, None, 0), spmd_axis_name=axes)
         return jax.tree.map(own, one(params, frozen, cut))
 

@@ -11,6 +11,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from amd_jax.convert.verify import REPLAYS, Case, errors, passes
+from amd_jax.models import blocks
+from amd_jax.models.attention import attend
 from tests.convert.conftest import run
 
 GOLDENS = sorted((Path(__file__).parents[1] / "goldens").glob("*.safetensors"))
@@ -41,8 +43,10 @@ def _replayed(path: str) -> dict[str, np.ndarray]:
     return computed
 
 
+@pytest.mark.parametrize("attention", ["xla", "heads"])
 @pytest.mark.parametrize("golden", GOLDENS, ids=lambda p: p.stem)
-def test_golden_is_reproduced(golden: Path) -> None:
+def test_golden_is_reproduced(golden: Path, attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "attend", lambda q, k, v, _: attend(q, k, v, attention))
     found = errors(Case.load(str(golden)))
     assert len(found) > 40
     bad = {name: error for name, error in found.items() if not passes(name, error)}

@@ -123,6 +123,17 @@ def test_a_tap_is_the_output_of_the_encoder_cut_at_that_depth(layer: int) -> Non
     assert none == {}
 
 
+def test_a_frozen_encoder_reads_its_layers_where_they_lie_and_computes_the_same() -> None:
+    patches, at = inputs()
+    frozen = dataclasses.replace(CONFIG, block=dataclasses.replace(BLOCK, frozen=True))
+    given = (weights(CONFIG), visible(patches, at), at, (1, 3))
+    (x, taps), (same, same_taps) = encode(CONFIG, *given), encode(frozen, *given)
+    np.testing.assert_allclose(same, x, rtol=1e-6, atol=1e-6)
+    assert same_taps.keys() == taps.keys() == {1, 3}
+    for layer in taps:
+        np.testing.assert_allclose(same_taps[layer], taps[layer], rtol=1e-6, atol=1e-6)
+
+
 def test_tapping_does_not_change_the_output() -> None:
     patches, at = inputs()
     x, _ = encode(CONFIG, weights(CONFIG), visible(patches, at), at)

@@ -124,6 +124,16 @@ def test_with_accumulation_chips_add_up_after_the_last_pass() -> None:
     assert not any(loop for _, _, loop, _ in found["sums"])
 
 
+def test_maes_masks_have_an_empty_part_which_passes_and_devices_share_too() -> None:
+    run = program.build(
+        tiny(method="mae", accum_steps=2, batch_size=16),
+        sharding.make_mesh(8, 1, 1),
+        examples=10_000,
+        classes=10,
+    )
+    assert "while" in run.lower().as_text()
+
+
 def test_eight_devices_add_up_every_gradient_once_after_all_passes() -> None:
     config = vitb_in1k.get_config("smoke")
     config.accum_steps = 4
