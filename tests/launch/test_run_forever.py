@@ -109,8 +109,15 @@ def test_a_signal_in_the_pause_ends_the_loop(tmp_path: Path) -> None:
 def start(folder: Path, *options: str, **starts: str) -> subprocess.Popen[str]:
     """The loop, once its command has said "up"."""
     command = ["bash", "launch/run_forever.sh", *options, "--", *_command(folder, **starts)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    # No shell can catch what was ignored when it started, as SIGINT is in the background of another one.
     loop = subprocess.Popen(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=environment(),
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        **pipes,
     )
     assert loop.stdout is not None
     assert loop.stdout.readline() == "up\n"
