@@ -50,12 +50,13 @@ def test_peak_flops(kind: str, dtype: str, tflops: float | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("platform", "dtype"), [("cpu", "float32"), ("gpu", "bfloat16"), ("tpu", "bfloat16")]
+    ("platform", "dtype", "attention"),
+    [("cpu", "float32", "heads_if_long"), ("gpu", "bfloat16", "xla"), ("tpu", "bfloat16", "xla")],
 )
-def test_auto_is_what_the_devices_are_good_at_whoever_asks(platform: str, dtype: str) -> None:
+def test_auto_is_what_the_devices_are_good_at_whoever_asks(platform: str, dtype: str, attention: str) -> None:
     config = default()
     found = hardware.resolved(config, platform)
-    assert (found.model.dtype, found.model.attention) == (dtype, "xla")
+    assert (found.model.dtype, found.model.attention) == (dtype, attention)
     assert config.model.dtype == "auto"  # what the run records stays as it was asked for
 
 

@@ -82,13 +82,13 @@ def found_by(
 
 def one(name: str, setting: Setting) -> None:
     """Runs a check in this process."""
-    from amd_jax.gpu_check import attention, device, five_steps, recorded, repeated, speed
+    from amd_jax.gpu_check import cudnn, device, five_steps, recorded, repeated, speed
 
     name, _, which = name.partition(":")
     simple = {
         "device": device.check,
         "goldens": recorded.check,
-        "attention": attention.check,
+        "attention": cudnn.check,
         "repeated": repeated.check,
     }
     if name == "speed":

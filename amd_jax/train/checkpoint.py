@@ -183,14 +183,15 @@ class Checkpoints:
         """A save that had begun: removes what it left."""
         assert self._saving is not None
         step, self._saving = self._saving, None
+        if jax.process_count() == 1 and self._opened is not None:
+            # It still writes other arrays, remembers the step, and may tell of it at the next one.
+            with contextlib.suppress(*self._failures):
+                self._opened.close()
+            self._opened = None
         self._clear_half_written()
         self._note_unsaved(step, (buckets.reason if buckets.is_url(self.folder) else _reason)(error))
         if jax.process_count() > 1:  # the others are waiting for it somewhere else by now
             raise NotSavedError(self.unsaved, alone=True) from error
-        if self._opened is not None:  # it remembers the step, and may tell of it at the next one
-            with contextlib.suppress(*self._failures):
-                self._opened.close()
-            self._opened = None
 
     def _note_unsaved(self, step: int, why: str) -> None:
         self.unsaved = f"the checkpoint of step {step} could not be saved ({why})"

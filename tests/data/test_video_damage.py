@@ -208,5 +208,5 @@ def test_many_reads_leak_neither_files_nor_memory(tmp_path):
     some(200)
     files, memory = len(os.listdir("/proc/self/fd")), resident()
     some(2000)
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert len(os.listdir("/proc/self/fd")) <= files  # what other tests left may go meanwhile
     assert resident() - memory < 8 * 2**20

@@ -12,7 +12,7 @@ import pytest
 from amd_jax.errors import ConfigError
 from amd_jax.gpu_check import __main__ as gpu_check
 from amd_jax.gpu_check import recorded, repeated, speed
-from amd_jax.gpu_check.attention import shapes
+from amd_jax.gpu_check.cudnn import shapes
 from amd_jax.gpu_check.five_steps import CONFIGS, TOLERANCES, config_of
 from amd_jax.gpu_check.rows import DIFFERS, FAILED, OK, SKIPPED, Row, Setting, judged, read
 from amd_jax.train.validate import validate
