@@ -131,9 +131,9 @@ KEYS: dict[str, Key] = {
             ),
             "attention": Key(
                 "auto",
-                "xla: XLA's own; cudnn: cuDNN's fused (GPU); heads: one head after the other; heads_if_long: "
-                "the same from 128 tokens, else XLA's; auto: heads_if_long on the CPU, else XLA's",
-                ("auto", "xla", "cudnn", "heads", "heads_if_long"),
+                "xla: XLA's own; cudnn: cuDNN's fused (GPU); heads: keeps no scores, from 128 tokens a head "
+                "at a time; auto: heads on the CPU, else XLA's",
+                ("auto", "xla", "cudnn", "heads"),
             ),
             "remat": Key(False, "recompute each block in the backward pass, to save memory"),
         },

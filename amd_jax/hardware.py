@@ -145,7 +145,7 @@ def resolved(config: ConfigDict, platform: str) -> ConfigDict:
         model.dtype = "float32" if platform == "cpu" else "bfloat16"
     if model.attention == "auto":
         # As measured on the CPU (docs/PERFORMANCE.md); elsewhere nothing has been measured to be better.
-        model.attention = "heads_if_long" if platform == "cpu" else "xla"
+        model.attention = "heads" if platform == "cpu" else "xla"
     if model.attention == "cudnn" and platform != "gpu":
         raise ConfigError(f"model.attention={model.attention!r} needs a GPU; this is {platform}")
     return config

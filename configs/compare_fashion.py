@@ -9,12 +9,13 @@ have 0.1 M parameters and see 800 batches of 64; scores are on the 10,000 test i
 settings were chosen by: runs on the first 50,000 training images, scored on the other 10,000.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import common
+from configs.comparing import finetune, length, ordered, run, small_base
 
 LAST_LAYERS = {"student_layers": (4,), "teacher_layers": (6,)}
 
@@ -24,12 +25,12 @@ def get_config(argument: str = "") -> ConfigDict:
     plan = ConfigDict()
     plan.seeds = (0, 1, 2)
     plan.labels = (0.01, 0.1, 1.0)
-    plan.base = _base()
-    plan.teacher = _run("mae", 4000, optim={"base_lr": 4e-3}, student=common.teacher_as_student(plan.base))
-    plan.finetune = _finetune(1050)
-    plan.methods = _ordered(_methods(800))
+    plan.base = small_base()
+    plan.teacher = run("mae", 4000, optim={"base_lr": 4e-3}, student=common.teacher_as_student(plan.base))
+    plan.finetune = finetune(1050)
+    plan.methods = ordered(_methods(800))
     questions = _ablations() | _reasons(plan.methods)
-    plan.ablations = _ordered({name: _ordered(variants) for name, variants in questions.items()})
+    plan.ablations = ordered({name: ordered(variants) for name, variants in questions.items()})
     # The other questions by probe and kNN alone: fine-tuning would more than double the time.
     plan.ablation_labels = {"fine_tuned_for_250_steps": plan.labels}
     if argument == "tune":
@@ -41,60 +42,23 @@ def get_config(argument: str = "") -> ConfigDict:
     return plan
 
 
-def _ordered(parts: Mapping[str, Any]) -> ConfigDict:
-    """Tables have their rows in this order."""
-    return ConfigDict(dict(parts), sort_keys=False)
-
-
-def _base() -> ConfigDict:
-    config = common.base()
-    common.small_images(config)
-    config.data.source, config.data.name = "tfds", "fashion_mnist"
-    # A method says how long it runs; scores are made at the end.
-    config.steps, config.epochs = 0, 0.0
-    config.optim.base_lr = 8e-3  # 2e-3 at batch 64; better than half of it on the held-out images, see _tune
-    config.eval.every_epochs = 1e6
-    config.probe.examples = 20_000
-    config.log.every, config.log.pictures_every = 100, 0
-    config.checkpoint.every, config.checkpoint.keep = 500, 1
-    return config
-
-
-def _for(steps: int) -> dict[str, Any]:
-    """How long a run takes; a tenth of it is warm-up."""
-    return {"steps": steps, "optim": {"warmup_steps": steps // 10}}
-
-
-def _run(method: str, steps: int, **sections: dict[str, Any]) -> dict[str, Any]:
-    """What a run changes: its method, its length, and whole sections."""
-    length = _for(steps)
-    return {"method": method, **length, **sections, "optim": sections.get("optim", {}) | length["optim"]}
-
-
-def _finetune(steps: int) -> dict[str, Any]:
-    """Much shorter than published recipes: so a larger rate and head, and no augmentation."""
-    optim = {"base_lr": 1.6e-2, "b2": 0.999, "layer_decay": 0.75}
-    data = {"crop_scale": (1.0, 1.0), "flip": False}
-    return _run("finetune", steps, optim=optim, data=data, finetune={"head_std": 0.02})
-
-
 def _methods(steps: int) -> dict[str, Any]:
     def dmae(visible: int) -> dict[str, Any]:
         """DMAE's loss, CLS token and all, at 3/4 of the depth; the pixels' normalisation is everyone's."""
         loss = {"align": "l1", "feature_norm": "l2", "layers": "sum"}
         align = {"student_layers": (3,), "teacher_layers": (5,), "projection": "linear_bias"}
-        return _run("dmae", steps, mask={"student_visible": visible}, loss=loss, align=align)
+        return run("dmae", steps, mask={"student_visible": visible}, loss=loss, align=align)
 
     return {
         "scratch": {"method": "mae", "steps": 0, "epochs": 0.0},  # not trained at all
-        "mae": _run("mae", steps),
+        "mae": run("mae", steps),
         "dmae75": dmae(12),
         "dmae95": dmae(2),
         "dmae98": dmae(1),
         # Features as they are, as published; "layernorm" was no better on the held-out images, see _tune.
-        "amd": _run("amd", steps, loss={"feature_norm": "none"}),
+        "amd": run("amd", steps, loss={"feature_norm": "none"}),
         # Logits of a teacher that was fine-tuned on as many labels as the student will be; all images.
-        "kd": _run("kd", steps, finetune={"kd_weight": 1.0}),
+        "kd": run("kd", steps, finetune={"kd_weight": 1.0}),
     }
 
 
@@ -122,10 +86,10 @@ def _ablations() -> dict[str, dict[str, Any]]:
 def _reasons(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Why the methods stand as they do: how long they learn from labels, and what they spend before."""
     return {
-        "fine_tuned_for_250_steps": {name: {"of": name, "finetuning": _for(250)} for name in methods},
+        "fine_tuned_for_250_steps": {name: {"of": name, "finetuning": length(250)} for name in methods},
         "compute_of_amd": {
-            "mae_4770_steps": {"of": "mae", **_for(4770)},
-            "dmae75_2290_steps": {"of": "dmae75", **_for(2290)},
+            "mae_4770_steps": {"of": "mae", **length(4770)},
+            "dmae75_2290_steps": {"of": "dmae75", **length(2290)},
             "amd_800_steps": {},
         },
     }
@@ -136,7 +100,7 @@ def _tune(plan: ConfigDict) -> None:
     plan.seeds, plan.labels = (100,), (0.1,)
     plan.base.data.train_split, plan.base.data.eval_split = "train[:50000]", "train[50000:]"
     plan.base.optim.base_lr = 4e-3
-    plan.finetune = _finetune(600)
+    plan.finetune = finetune(600)
     plan.finetune.data = {"crop_scale": (0.8, 1.0)}
     methods = _methods(1000)
     methods["amd_layernorm"] = methods["amd"] | {"loss": {"feature_norm": "layernorm"}}
@@ -146,9 +110,9 @@ def _tune(plan: ConfigDict) -> None:
         for name in ("mae", "dmae75", "amd", "amd_layernorm")
         for suffix, changes in (("", {}), ("_lr2", twice))
     }
-    plan.methods = _ordered({"scratch": methods["scratch"], **tuned})
-    tried = {name: _ordered(variants) for name, variants in _finetunings().items()}
-    plan.ablations, plan.ablation_labels = _ordered(tried), dict.fromkeys(tried, plan.labels)
+    plan.methods = ordered({"scratch": methods["scratch"], **tuned})
+    tried = {name: ordered(variants) for name, variants in _finetunings().items()}
+    plan.ablations, plan.ablation_labels = ordered(tried), dict.fromkeys(tried, plan.labels)
 
 
 def _finetunings() -> dict[str, dict[str, Any]]:
@@ -157,7 +121,7 @@ def _finetunings() -> dict[str, dict[str, Any]]:
     def variant(
         of: str, steps: int, decay: int, rate: int, augmented: bool = False, pool: str = "mean"
     ) -> Any:
-        optim = _for(steps)["optim"] | {"layer_decay": decay / 100, "base_lr": rate / 1000}
+        optim = length(steps)["optim"] | {"layer_decay": decay / 100, "base_lr": rate / 1000}
         data = {"crop_scale": (0.8 if augmented else 1.0, 1.0), "flip": augmented}
         changes = {"steps": steps, "optim": optim, "data": data, "finetune": {"pool": pool}}
         return {"of": of, "finetuning": changes}

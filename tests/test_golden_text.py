@@ -31,7 +31,10 @@ from tests.test_config import RUNS, load
 
 FOLDER = Path(__file__).parent / "golden_text"
 DEFAULTS = "defaults.txt"
-PLANS = [("compare_fashion", ""), ("compare_fashion", "tune")]
+PLANS = [
+    *(("compare_fashion", argument) for argument in ("", "tune")),
+    *(("compare_saturation", argument) for argument in ("", "tune", "wide")),
+]
 CASES = [(name, argument) for name, argument in [*RUNS, *PLANS] if argument != "smoke"]
 
 

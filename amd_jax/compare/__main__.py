@@ -1,8 +1,9 @@
 """`python -m amd_jax.compare --config=configs/compare_fashion.py --workdir=DIR [--jobs=2]`.
 
 Trains the plan's teacher and, from the same initial weights and data order, a student by each method for each
-seed; scores the frozen encoders and fine-tunes them. `DIR/results.md` and `DIR/results.png` are renewed as
-results come in. What is finished is kept: the same command goes on. Exit codes are those of exits.py.
+seed; scores the frozen encoders and fine-tunes them. `DIR/results.md`, `DIR/results.png` and the plan's
+curves are renewed as results come in. What is finished is kept: the same command goes on. Exit codes are
+those of exits.py.
 """
 
 from absl import app, flags, logging
@@ -29,6 +30,12 @@ def main(argv: list[str]) -> int:
 
     from amd_jax.compare import cell, grid, report, schedule
 
+    try:
+        from amd_jax.compare import plots  # before the runs, not after them
+    except ImportError:
+        message = "the plots need matplotlib: pip install -r requirements-compare.txt"
+        return exits.told(ConfigError(message))
+
     logging.set_verbosity(logging.WARNING)
     wanted, place = command.CONFIG.value, str(command.WORKDIR.value)
 
@@ -40,10 +47,10 @@ def main(argv: list[str]) -> int:
 
     def renew(results: dict[str, cell.Result]) -> None:
         report.write(wanted, results, workdir)
-        report.plot(wanted, results, workdir)
+        plots.scores_by_method(wanted, results, workdir)
+        plots.curves(wanted, results, workdir)
 
     try:
-        report.check_plotting()
         check_on_disk("--workdir", place)
         workdir = Path(place).expanduser().absolute()
         cells = grid.cells(wanted, workdir)

@@ -6,20 +6,25 @@ A plan is what a file such as configs/compare_fashion.py returns:
     labels           shares of the training labels that are fine-tuned on
     base             a whole run config, shared by all
     teacher          what the teacher's run changes in it
+    teachers         name → what another teacher's run changes in the teacher's
     finetune         what fine-tuning changes in it
+    finetune_on      `labels10` → what fine-tuning on that share changes in fine-tuning
     methods          name → what the method's run changes in it; a run of no length is the untrained student
     ablations        question → variant → what changes in a method's run, and besides
                          of          the method; "amd" if not said
                          finetuning  what changes in fine-tuning
+                         taught_by   the name of another teacher
+                         after       question.variant, or a method, whose encoder it starts from
                      A variant that changes nothing is the method itself.
     ablation_labels  question → those of `labels` that its variants are fine-tuned on; none if not said
+    curves           name of a plot → label → the question whose variants are the points of a line
 """
 
 import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +83,22 @@ class Recipe:
     labels: tuple[float, ...]  # shares that they are fine-tuned on
     most: float  # the largest share that anything is fine-tuned on
     finetuning: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    teacher: str = TEACHER  # the cell that teaches it, if any does
+    after: "Recipe | None" = None  # whose encoder it starts from
 
     @property
     def needs_labels(self) -> bool:
         """Whether it learns from a fine-tuned teacher, and so is another run for each share of labels."""
-        return METHODS[self.changes[0].get("method", "amd")].teacher == "logits"
+        return METHODS[self._method].teacher == "logits"
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it learns from a teacher at all."""
+        return bool(METHODS[self._method].teacher)
+
+    @property
+    def _method(self) -> str:
+        return next((c["method"] for c in reversed(self.changes) if "method" in c), "amd")
 
     def pretrained(self, seed: int, share: float | None = None) -> str:
         """The cell of the encoder, trained with a share of the labels if it needs any (None: most)."""
@@ -118,26 +134,40 @@ def ablations(plan: ConfigDict) -> dict[str, dict[str, Recipe]]:
     known = methods(plan)
 
     def recipe(question: str, variant: str, changes: ConfigDict) -> Recipe:
-        run = dict(changes)
+        run, name = dict(changes), f"{question}_{variant}"
         method, finetuning = run.pop("of", "amd"), run.pop("finetuning", {})
+        teacher, after = run.pop("taught_by", ""), run.pop("after", "")
         if method not in known:
-            raise ConfigError(
-                f"ablations.{question}.{variant} wants the method {method!r}: the plan has none"
-            )
-        name = f"{question}_{variant}"
+            raise ConfigError(f"ablations.{name} wants the method {method!r}: the plan has none")
+        if teacher and teacher not in plan.get("teachers", {}):
+            raise ConfigError(f"ablations.{name} wants the teacher {teacher!r}: the plan has none")
+        if after and after not in earlier:
+            raise ConfigError(f"ablations.{name} comes after {after!r}: nothing above it is called so")
+        labels = ablation_labels(plan, question)
+        another = run or teacher or after
         return dataclasses.replace(
             known[method],
-            name=name if run or finetuning else method,
-            encoder=name if run else method,
+            name=name if another or finetuning else method,
+            encoder=name if another else method,
             changes=(*known[method].changes, run),
-            labels=ablation_labels(plan, question),
+            labels=labels,
+            most=max(labels, default=known[method].most),
             finetuning=finetuning,
+            teacher=teachers_cell(teacher),
+            after=earlier[after] if after else None,
         )
 
-    return {
-        question: {variant: recipe(question, variant, changes) for variant, changes in variants.items()}
-        for question, variants in plan.ablations.items()
-    }
+    earlier = dict(known)
+    found: dict[str, dict[str, Recipe]] = {}
+    for question, variants in plan.ablations.items():
+        found[question] = {}
+        for variant, changes in variants.items():
+            found[question][variant] = earlier[f"{question}.{variant}"] = recipe(question, variant, changes)
+    return found
+
+
+def teachers_cell(name: str) -> str:
+    return f"{TEACHER}_{name}" if name else TEACHER
 
 
 def ablation_labels(plan: ConfigDict, question: str) -> tuple[float, ...]:
@@ -155,9 +185,10 @@ def cells(plan: ConfigDict, workdir: Path) -> dict[str, Cell]:
     if not (plan.seeds and plan.labels and plan.methods):
         raise ConfigError("seeds, labels and methods: the plan needs at least one of each")
     found: dict[str, Cell] = {}
-    for cell in _teachers(plan, workdir):
-        found[cell.name] = cell
     variants = [recipe for question in ablations(plan).values() for recipe in question.values()]
+    of_logits = {recipe.teacher for recipe in variants if recipe.needs_labels}
+    for cell in _teachers(plan, workdir, of_logits):
+        found[cell.name] = cell
     for recipes in (methods(plan).values(), variants):
         for seed in plan.seeds:
             for recipe in recipes:
@@ -168,14 +199,24 @@ def cells(plan: ConfigDict, workdir: Path) -> dict[str, Cell]:
     return found
 
 
-def _teachers(plan: ConfigDict, workdir: Path) -> Iterator[Cell]:
-    """The teacher, and for methods that learn from logits the same fine-tuned on each share of the labels."""
-    teacher = Cell(TEACHER, _run(plan, plan.seeds[0], plan.teacher))
-    yield teacher
-    for share in plan.labels:
-        start = {"data.share": share, "student.weights": str(workdir / TEACHER)}
-        config = _run(plan, plan.seeds[0], plan.teacher, plan.finetune, start)
-        yield Cell(f"{TEACHER}/{share_name(share)}", config, (teacher,))
+def _teachers(plan: ConfigDict, workdir: Path, of_logits: Container[str]) -> Iterator[Cell]:
+    """The teachers; for methods that learn from logits the same fine-tuned on each share of the labels.
+
+    The first one is fine-tuned in any case: what it knows is what students are measured by.
+    """
+    for name, changes in {"": {}, **plan.get("teachers", {})}.items():
+        its, place = dict(changes), teachers_cell(name)
+        seed = its.pop("seed", plan.seeds[0])
+        teacher = Cell(place, _run(plan, seed, plan.teacher, its))
+        yield teacher
+        for share in plan.labels if place in of_logits or not name else ():
+            start = {"data.share": share, "student.weights": str(workdir / place)}
+            config = _run(plan, seed, plan.teacher, *_finetune(plan, share), start)
+            yield Cell(f"{place}/{share_name(share)}", config, (teacher,))
+
+
+def _finetune(plan: ConfigDict, share: float) -> tuple[Mapping[str, Any], ...]:
+    return plan.finetune, plan.get("finetune_on", {}).get(share_name(share), {})
 
 
 def _students(
@@ -195,16 +236,21 @@ def _encoder(
     plan: ConfigDict, workdir: Path, recipe: Recipe, seed: int, share: float | None, found: Mapping[str, Cell]
 ) -> Cell:
     config, name = _run(plan, seed, *recipe.changes), recipe.pretrained(seed, share)
-    if not METHODS[config.method].teacher:
-        return Cell(name, config)
-    teacher = found[TEACHER if share is None else f"{TEACHER}/{share_name(share)}"]
-    config.teacher.weights = str(workdir / teacher.name)
-    return Cell(name, config, (teacher,))
+    needs = []
+    if METHODS[config.method].teacher:
+        cell = recipe.teacher if share is None else f"{recipe.teacher}/{share_name(share)}"
+        config.teacher.weights = str(workdir / cell)
+        needs.append(found[cell])
+    if recipe.after:
+        cell = recipe.after.pretrained(seed)
+        config.student.weights = str(workdir / cell)
+        needs.append(found[cell])
+    return Cell(name, config, tuple(needs))
 
 
 def _finetuning(plan: ConfigDict, workdir: Path, recipe: Recipe, encoder: Cell, share: float) -> Cell:
     seed = encoder.config.seed
-    config = _run(plan, seed, plan.finetune, recipe.finetuning, {"data.share": share})
+    config = _run(plan, seed, *_finetune(plan, share), recipe.finetuning, {"data.share": share})
     name = recipe.finetuned(seed, share)
     if not encoder.trained:  # the same seed draws the same initial weights
         return Cell(name, config)

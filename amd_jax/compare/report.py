@@ -1,7 +1,7 @@
-"""The results of a comparison as Markdown tables and as a plot."""
+"""The results of a comparison as Markdown tables."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,7 @@ from ml_collections import ConfigDict
 from amd_jax.compare import grid
 from amd_jax.compare.cell import Result
 from amd_jax.compare.grid import Recipe
-from amd_jax.errors import ConfigError
-
-Results = Mapping[str, Result]
-Column = tuple[str, Callable[[Recipe, int], tuple[str, str]]]  # title; recipe, seed → cell, score
+from amd_jax.compare.scores import Column, Results, by_seed, columns, cost, teachers_scores
 
 
 def write(plan: ConfigDict, results: Results, workdir: Path) -> None:
@@ -28,41 +25,6 @@ def write(plan: ConfigDict, results: Results, workdir: Path) -> None:
     os.replace(temporary, workdir / "results.md")
 
 
-def check_plotting() -> None:
-    """Raises ConfigError where matplotlib is missing: before the runs, not after them."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ConfigError("the plot needs matplotlib: pip install -r requirements-compare.txt") from error
-
-
-def plot(plan: ConfigDict, results: Results, workdir: Path) -> None:
-    """`results.png`: each score of each method, a dot for each seed, mean and standard deviation."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    columns, methods = _columns(plan.labels), grid.methods(plan)
-    figure = Figure(figsize=(3 * len(columns), 1 + 0.4 * len(methods)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
-    for axis, column in zip(axes, columns, strict=True):
-        for row, recipe in enumerate(methods.values()):
-            values = _scores(plan, recipe, column, results)
-            if not values:
-                continue
-            axis.plot(values, [row] * len(values), "o", color="0.7", markersize=4)
-            spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
-            axis.errorbar(np.mean(values), row, xerr=spread, fmt="|", color="C0", markersize=12, capsize=3)
-        axis.set_title(column[0], fontsize=9)
-        axis.set_xlabel("top-1 %", fontsize=8)
-        axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(methods)), methods)
-    axes[0].invert_yaxis()
-    temporary = workdir / "results_being_drawn.png"
-    figure.savefig(temporary, dpi=110)
-    os.replace(temporary, workdir / "results.png")
-
-
 def line(name: str, result: Result) -> str:
     """One cell in a few words."""
     scores = {"probe_top1": "probe", "knn_top1": "kNN", "eval_top1": "accuracy"}
@@ -71,36 +33,16 @@ def line(name: str, result: Result) -> str:
     )
 
 
-def _columns(labels: Sequence[float]) -> list[Column]:
-    def tuned(share: float) -> Callable[[Recipe, int], tuple[str, str]]:
-        return lambda recipe, seed: (recipe.finetuned(seed, share), "eval_top1")
-
-    return [
-        ("linear probe", lambda recipe, seed: (recipe.pretrained(seed), "probe_top1")),
-        ("kNN", lambda recipe, seed: (recipe.pretrained(seed), "knn_top1")),
-        *((f"fine-tuned, {100 * share:g} % of labels", tuned(share)) for share in labels),
-    ]
-
-
-def _by_seed(plan: ConfigDict, recipe: Recipe, column: Column, results: Results) -> dict[int, float]:
-    found = {seed: column[1](recipe, seed) for seed in plan.seeds}
-    return {seed: results[cell][score] for seed, (cell, score) in found.items() if cell in results}
-
-
-def _scores(plan: ConfigDict, recipe: Recipe, column: Column, results: Results) -> list[float]:
-    return list(_by_seed(plan, recipe, column, results).values())
-
-
 def _methods(plan: ConfigDict, results: Results) -> str:
-    columns = _columns(plan.labels)
-    rows = [_row(plan, name, recipe, columns, results) for name, recipe in grid.methods(plan).items()]
-    teacher = results.get(grid.TEACHER)
-    if teacher:
-        tuned = [results.get(f"{grid.TEACHER}/{grid.share_name(share)}") for share in plan.labels]
-        scores = [teacher["probe_top1"], teacher["knn_top1"], *(t and t["eval_top1"] for t in tuned)]
-        numbers = ["–" if score is None else f"{score:.2f}" for score in scores]
-        rows.append(["*teacher*", *numbers, f"{teacher['tflop']:.2f}", f"{teacher['seconds']:.0f}"])
-    head = ["method", *(title for title, _ in columns), "TFLOP", "seconds"]
+    asked = columns(plan.labels)
+    rows = [_row(plan, name, recipe, asked, results) for name, recipe in grid.methods(plan).items()]
+    for name in ("", *plan.get("teachers", {})):
+        cell = grid.teachers_cell(name)
+        if (scores := teachers_scores(plan, cell, results)) is not None:
+            numbers = ["–" if score is None else f"{score:.2f}" for score in scores]
+            costs = [f"{results[cell]['tflop']:.2f}", f"{results[cell]['seconds']:.0f}"]
+            rows.append([f"*{_title(cell)}*", *numbers, *costs])
+    head = ["method", *(column.title for column in asked), "TFLOP", "seconds"]
     note = (
         f"\n\nTop-1 %, mean ± standard deviation over {len(plan.seeds)} seeds. TFLOP and seconds, here and "
         "below: one pre-training, the frozen teacher's part included and its own training not; fine-tuning "
@@ -116,17 +58,17 @@ def _methods(plan: ConfigDict, results: Results) -> str:
 
 def _differences(plan: ConfigDict, results: Results) -> str:
     """AMD minus each other method, seed by seed: initial weights and data order are shared."""
-    columns, recipes = _columns(plan.labels), grid.methods(plan)
+    asked, recipes = columns(plan.labels), grid.methods(plan)
     rows = []
     for method, recipe in recipes.items():
         if method == "amd" or "amd" not in recipes:
             continue
         row = [f"amd − {method}"]
-        for column in columns:
-            ours, theirs = (_by_seed(plan, r, column, results) for r in (recipes["amd"], recipe))
+        for column in asked:
+            ours, theirs = (by_seed(plan, r, column, results) for r in (recipes["amd"], recipe))
             row.append(_spread(plan, [ours[s] - theirs[s] for s in ours.keys() & theirs.keys()], sign="+"))
         rows.append(row)
-    return _table(["", *(title for title, _ in columns)], rows) + (
+    return _table(["", *(column.title for column in asked)], rows) + (
         "\n\nPoints of top-1, mean ± standard deviation of the differences seed by seed."
     )
 
@@ -134,29 +76,21 @@ def _differences(plan: ConfigDict, results: Results) -> str:
 def _ablation(
     plan: ConfigDict, variants: Mapping[str, Recipe], labels: Sequence[float], results: Results
 ) -> str:
-    columns = _columns(labels)
+    asked = columns(labels)
     rows = []
     for variant, recipe in variants.items():
         same = recipe.name in plan.methods and recipe.name != variant
         label = f"{_title(variant)} ({recipe.name})" if same else _title(variant)
-        rows.append(_row(plan, label, recipe, columns, results))
-    return _table(["", *(title for title, _ in columns), "TFLOP", "seconds"], rows)
+        rows.append(_row(plan, label, recipe, asked, results))
+    return _table(["", *(column.title for column in asked), "TFLOP", "seconds"], rows)
 
 
 def _row(
-    plan: ConfigDict, label: str, recipe: Recipe, columns: Sequence[Column], results: Results
+    plan: ConfigDict, label: str, recipe: Recipe, asked: Sequence[Column], results: Results
 ) -> list[str]:
-    scores = [_spread(plan, _scores(plan, recipe, column, results)) for column in columns]
-    return [label, *scores, *_cost(plan, recipe, results)]
-
-
-def _cost(plan: ConfigDict, recipe: Recipe, results: Results) -> list[str]:
-    """TFLOP and seconds of one pre-training."""
-    cells = [results.get(recipe.pretrained(seed)) for seed in plan.seeds]
-    known = [cell for cell in cells if cell]
-    if not known:
-        return ["–", "–"]
-    return [f"{known[0]['tflop']:.2f}", f"{np.median([cell['seconds'] for cell in known]):.0f}"]
+    scores = [_spread(plan, list(by_seed(plan, recipe, column, results).values())) for column in asked]
+    spent = cost(plan, recipe, results)
+    return [label, *scores, *([f"{spent.tflop:.2f}", f"{spent.seconds:.0f}"] if spent else ["–", "–"])]
 
 
 def _spread(plan: ConfigDict, values: Sequence[float], sign: str = "") -> str:

@@ -10,6 +10,7 @@ and no motion the image.
 import argparse
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from amd_jax.data.example import Example
 from amd_jax.data.fashion import EmbeddedSource
 from amd_jax.data.folders import SPLIT_NAMES, Split
 from amd_jax.data.jobs import cores, results
-from amd_jax.errors import DataError
+from amd_jax.errors import ConfigError, DataError
 
 SIZE = 32  # of the canvas, pixels
 FRAMES = 24
@@ -34,32 +35,49 @@ SPEEDS = {"slowly": 1, "fast": 2}  # pixels a frame
 
 
 class MovingSource:
-    """Videos [24, 32, 32, 1] of the embedded images, one each; the label is the motion, 16 of equal size."""
+    """Videos [24, 32, 32, 1] of the embedded images; the label is the motion, 16 of equal size.
+
+    One video of each image, or those that a name such as `train[:40000]` says: video 10,003 is the fourth
+    image again, from another place and with the next motion.
+    """
 
     class_names = tuple(f"{direction} {speed}" for direction in DIRECTIONS for speed in SPEEDS)
     num_classes = len(class_names)
 
     def __init__(self, split: Split, name: str = "") -> None:
-        self._split = split
-        self._images = EmbeddedSource(split, name)
-        self.labels = np.arange(len(self._images)) % self.num_classes
+        self._made_of = split, name
+        named = re.fullmatch(r"(train|eval)\[(\d*):(\d+)\]", name)
+        if name and not named:
+            example = "train[:40000] or train[40000:44000]"
+            raise ConfigError(
+                f"data.{split}_split={name!r}: moving has {example}, or nothing for one of each image"
+            )
+        self._pool: Split = "eval" if (named[1] if named else split) == "eval" else "train"
+        self._images = EmbeddedSource(self._pool)
+        first, last = (int(named[2] or 0), int(named[3])) if named else (0, len(self._images))
+        self._numbers = range(first, last)
+        if not self._numbers:
+            raise ConfigError(f"data.{split}_split={name!r}: no video has such a number")
+        numbers = np.arange(first, last)
+        self.labels = (numbers + numbers // len(self._images)) % self.num_classes
 
-    def __reduce__(self) -> tuple[type, tuple[Split]]:
-        return MovingSource, (self._split,)
+    def __reduce__(self) -> tuple[type, tuple[Split, str]]:
+        return MovingSource, self._made_of
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._numbers)
 
     def __getitem__(self, index: int) -> Example:
-        image = np.asarray(self._images[index].content)
-        rng = np.random.default_rng((index, self._split == "eval"))
+        number = self._numbers[index]
+        image = np.asarray(self._images[number % len(self._images)].content)
+        rng = np.random.default_rng((number, self._pool == "eval"))
         return Example(moved(image, self.label(index), rng.integers(SIZE, size=2)), self.label(index))
 
     def label(self, index: int) -> int:
         return int(self.labels[index])
 
     def describe(self, index: int) -> str:
-        return f"moving {self._split} image {index}"
+        return f"moving {self._pool} image {self._numbers[index]}"
 
 
 def moved(image: np.ndarray, motion: int, start: np.ndarray) -> np.ndarray:

@@ -2,13 +2,14 @@
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-Implementation = Literal["xla", "cudnn", "heads", "heads_if_long"]
-# Tokens from which "heads_if_long" goes head by head: with fewer, one product for all is as fast on a CPU.
+Implementation = Literal["xla", "cudnn", "heads"]
+# Tokens from which "heads" takes one head after the other: with fewer, all at once are faster on a CPU.
 LONG = 128
 
 
@@ -17,14 +18,11 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, implementation: Implementat
 
     Args:
       q: `[batch, tokens, heads, head width]`; k and v are of the same shape.
-      implementation: "xla" or "cudnn" of jax.nn.dot_product_attention; "heads", see `_by_heads`;
-        "heads_if_long", the same from `LONG` tokens, and else XLA's.
+      implementation: "xla" or "cudnn" of jax.nn.dot_product_attention, or "heads", see `_by_heads`.
 
     Returns:
       The shape and type of `q`.
     """
-    if implementation == "heads_if_long":
-        implementation = "heads" if q.shape[1] >= LONG else "xla"
     if implementation == "heads":
         return _by_heads(q, k, v)
     return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
@@ -32,13 +30,18 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, implementation: Implementat
 
 @jax.custom_vjp
 def _by_heads(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """One head after the other, and scores again in the backward pass: no more than a head's are ever kept.
+    """Scores again in the backward pass, and of many tokens one head after the other: none are ever kept.
 
-    They stay near the cache of a CPU, and memory grows with the batch, not with heads and layers. Softmax and
-    sums are float32; the gradient of softmax takes its row sums from output and gradient (FlashAttention,
+    A head's stay near the cache of a CPU, and memory grows with the batch, not with heads and layers. Softmax
+    and sums are float32; the gradient of softmax takes its row sums from output and gradient (FlashAttention,
     arXiv 2205.14135, appendix B.2).
     """
     return _forward(q, k, v)[0]
+
+
+def _over_heads(head: Callable[[Any], Any], xs: tuple[jax.Array, ...]) -> Any:
+    """`head` of each of the arrays' first axis; the third one is the tokens."""
+    return jax.lax.map(head, xs) if xs[0].shape[2] >= LONG else jax.vmap(head)(xs)
 
 
 def _scores(q: jax.Array, k: jax.Array) -> jax.Array:
@@ -62,7 +65,7 @@ def _forward(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, Any]:
         return (out / total).astype(v.dtype), most + jnp.log(total)
 
     by_head = tuple(map(_heads_first, (q, k, v)))
-    out, log_total = jax.lax.map(head, by_head)
+    out, log_total = _over_heads(head, by_head)
     return _heads_back(out), (*by_head, out, log_total)
 
 
@@ -79,7 +82,7 @@ def _backward(saved: Any, g: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array
             jnp.einsum("bts,bth->bsh", weights.astype(g.dtype), g),
         )
 
-    of_q, of_k, of_v = map(_heads_back, jax.lax.map(head, (*saved, _heads_first(g))))
+    of_q, of_k, of_v = map(_heads_back, _over_heads(head, (*saved, _heads_first(g))))
     return of_q, of_k, of_v
 
 

@@ -12,7 +12,7 @@ from amd_jax.config import flat
 from amd_jax.data.sources import make_source
 from amd_jax.errors import ConfigError
 from amd_jax.steps.tasks import make_task
-from configs import compare_fashion
+from configs import compare_fashion, compare_saturation
 from tests.runs import step_shapes
 
 WORKDIR = Path("/nowhere")
@@ -23,9 +23,15 @@ def plan() -> ConfigDict:
     return compare_fashion.get_config()
 
 
-@pytest.mark.parametrize("argument", ["", "tune", "smoke"])
-def test_every_cell_is_a_valid_run_and_comes_after_what_it_needs(argument: str) -> None:
-    cells = grid.cells(compare_fashion.get_config(argument), WORKDIR)
+@pytest.mark.parametrize(
+    "plan",
+    [
+        *(compare_fashion.get_config(argument) for argument in ("", "tune", "smoke")),
+        *(compare_saturation.get_config(argument) for argument in ("", "wide", "tune", "smoke")),
+    ],
+)
+def test_every_cell_is_a_valid_run_and_comes_after_what_it_needs(plan: ConfigDict) -> None:
+    cells = grid.cells(plan, WORKDIR)
     seen: set[str] = set()
     for name, cell in cells.items():
         assert seen >= {need.name for need in cell.needs}, name
@@ -174,3 +180,37 @@ def test_ablations_without_the_method_they_change(lacking: str) -> None:
     del wrong.methods[lacking]
     with pytest.raises(ConfigError, match=f"wants the method '{lacking}': the plan has none"):
         grid.cells(wrong, WORKDIR)
+
+
+def test_another_teacher_is_another_cell_and_is_what_its_students_need() -> None:
+    cells = grid.cells(compare_saturation.get_config(), WORKDIR)
+    teacher, other, short = (cells[f"teacher{name}"] for name in ("", "_of_another_seed", "_after_3_epochs"))
+    assert (teacher.config.seed, other.config.seed, short.config.seed) == (0, 100, 0)
+    assert short.config.steps == teacher.config.steps // 10
+    student = cells["teachers_30_epochs_other_seed/seed1"]
+    assert student.needs == (other,)
+    assert student.config.teacher.weights == str(WORKDIR / "teacher_of_another_seed")
+    assert "teacher_of_another_seed/labels10" not in cells  # nobody learns from its logits
+
+
+def test_a_run_after_another_starts_from_its_encoder() -> None:
+    cells = grid.cells(compare_saturation.get_config(), WORKDIR)
+    before = cells["half_of_amd_5_epochs/seed2"]
+    after = cells["compute_of_amd_amd_5_epochs_then_kd_labels10/seed2"]
+    assert after.needs == (cells["teacher/labels10"], before)
+    assert after.config.student.weights == str(WORKDIR / before.name)
+
+
+def test_each_share_of_the_labels_is_learned_for_as_long_as_the_plan_says() -> None:
+    cells = grid.cells(compare_saturation.get_config(), WORKDIR)
+    found = {share: cells[f"amd/seed0/{share}"].config.steps for share in compare_saturation.FINETUNING}
+    assert found == compare_saturation.FINETUNING
+    assert cells["amd/seed0/labels1"].config.optim.warmup_steps == 105
+
+
+@pytest.mark.parametrize("wrong", [{"taught_by": "nobody"}, {"after": "mae.longer"}, {"of": "nothing"}])
+def test_a_plan_that_names_what_is_not_there_is_refused(wrong: dict[str, str]) -> None:
+    plan = compare_saturation.get_config("smoke")
+    plan.ablations.teachers.other_seed.update(wrong)
+    with pytest.raises(ConfigError, match=next(iter(wrong.values()))):
+        grid.cells(plan, WORKDIR)

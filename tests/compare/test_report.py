@@ -6,8 +6,8 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from amd_jax.compare import report
-from configs import compare_fashion
+from amd_jax.compare import grid, plots, report, scores
+from configs import compare_fashion, compare_saturation
 
 
 @pytest.fixture
@@ -56,6 +56,27 @@ def test_an_ablation_shows_amd_among_its_variants(plan: ConfigDict, tmp_path: Pa
 
 
 def test_the_plot_is_a_picture_even_where_scores_are_missing(plan: ConfigDict, tmp_path: Path) -> None:
-    report.plot(plan, results(), tmp_path)
+    plots.scores_by_method(plan, results(), tmp_path)
     with Image.open(tmp_path / "results.png") as picture:
+        assert min(picture.size) > 200
+
+
+def test_a_curve_is_what_was_spent_against_what_was_scored(tmp_path: Path) -> None:
+    saturation = compare_saturation.get_config("smoke")
+    found = {
+        "teacher": result(85) | {"tflop": 20.0},
+        **{f"amd/seed{s}": result(80.0 + s) | {"steps": 10} for s in (0, 1)},
+        **{f"amd_by_epochs_3_epochs/seed{s}": result(84.0) | {"steps": 20, "tflop": 3.0} for s in (0, 1)},
+        **{f"kd_labels100/seed{s}": result(70.0) | {"steps": 10} for s in (0, 1)},
+        **{f"teachers_then_kd_labels10/seed{s}": result(82.0) | {"steps": 20, "tflop": 6.0} for s in (0, 1)},
+    }
+    known = grid.ablations(saturation)
+    short, long = known["amd_by_epochs"].values()
+    assert scores.cost(saturation, short, found) == (10, 1.5, 60.0, 20.0)
+    assert scores.cost(saturation, long, found) == (20, 3.0, 60.0, 20.0)
+    # What came before is paid for as well; the same teacher taught both.
+    assert scores.cost(saturation, known["teachers"]["then_kd"], found) == (30, 7.5, 120.0, 20.0)
+    assert scores.cost(saturation, known["mae_by_epochs"]["3_epochs"], found) is None
+    plots.curves(saturation, found, tmp_path)
+    with Image.open(tmp_path / "curves.png") as picture:
         assert min(picture.size) > 200

@@ -4,11 +4,13 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from amd_jax.data import moving
 from amd_jax.data.example import VideoFile
 from amd_jax.data.folders import VIDEOS, FolderSource
 from amd_jax.data.video import open_video
+from amd_jax.errors import ConfigError
 
 
 def test_each_frame_is_the_last_one_moved_by_the_direction_and_speed_of_the_label():
@@ -58,3 +60,28 @@ def test_files_hold_the_videos_and_are_made_once(tmp_path: Path):
         assert video.count == moving.FRAMES
         decoded = video.read(np.arange(24), 1)
     assert abs(decoded.astype(float) - original).mean() < 4
+
+
+def test_more_videos_than_images_show_an_image_again_with_another_motion_from_another_place():
+    source = moving.MovingSource("train", "train[9990:30000]")
+    assert len(source) == 20_010
+    once, again = moving.MovingSource("train")[3], source[13]  # videos 3 and 10,003
+    assert (once.label, again.label) == (3, 4)
+    assert sorted(once.content[0].ravel()) == sorted(again.content[0].ravel())  # the same image
+    assert not np.array_equal(once.content[0], again.content[0])
+    assert source.describe(13) == "moving train image 10003"
+
+
+def test_a_part_of_the_training_videos_can_stand_for_the_evaluation():
+    part, whole = (
+        moving.MovingSource("eval", "train[40000:44000]"),
+        moving.MovingSource("train", "train[:44000]"),
+    )
+    assert len(part) == 4_000
+    np.testing.assert_array_equal(part[7].content, whole[40_007].content)
+
+
+@pytest.mark.parametrize("name", ["half", "train[5:5]", "test[:10]"])
+def test_a_split_that_there_is_not_is_refused(name: str):
+    with pytest.raises(ConfigError, match="train_split"):
+        moving.MovingSource("train", name)

@@ -1,0 +1,95 @@
+"""The results of a comparison as pictures."""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from amd_jax.compare import grid
+from amd_jax.compare.grid import Recipe
+from amd_jax.compare.scores import Column, Cost, Results, by_seed, columns, cost
+
+
+def scores_by_method(plan: ConfigDict, results: Results, workdir: Path) -> None:
+    """`results.png`: each score of each method, a dot for each seed, mean and standard deviation."""
+    asked, methods = columns(plan.labels), grid.methods(plan)
+    figure = Figure(figsize=(3 * len(asked), 1 + 0.4 * len(methods)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(asked), sharey=True, squeeze=False)[0]
+    for axis, column in zip(axes, asked, strict=True):
+        for row, recipe in enumerate(methods.values()):
+            values = list(by_seed(plan, recipe, column, results).values())
+            if not values:
+                continue
+            axis.plot(values, [row] * len(values), "o", color="0.7", markersize=4)
+            spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
+            axis.errorbar(np.mean(values), row, xerr=spread, fmt="|", color="C0", markersize=12, capsize=3)
+        axis.set_title(column.title, fontsize=9)
+        axis.set_xlabel("top-1 %", fontsize=8)
+        axis.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(methods)), methods)
+    axes[0].invert_yaxis()
+    _save(figure, workdir / "results.png")
+
+
+# What a score is drawn against: a title and what of the cost.
+AGAINST: tuple[tuple[str, Callable[[Cost], float]], ...] = (
+    ("steps", lambda spent: spent.steps),
+    ("TFLOP", lambda spent: spent.tflop),
+    ("TFLOP, teacher's training included", lambda spent: spent.tflop + spent.teachers_tflop),
+)
+
+
+def curves(plan: ConfigDict, results: Results, workdir: Path) -> None:
+    """`NAME.png` for each of the plan's curves: scores against their cost, mean and standard deviation."""
+    known = grid.ablations(plan)
+    for name, lines in plan.get("curves", {}).items():
+        labels = {share for question in lines.values() for share in grid.ablation_labels(plan, question)}
+        asked = columns([share for share in plan.labels if share in labels])
+        figure = Figure(figsize=(3.2 * len(asked), 2.6 * len(AGAINST)), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(len(AGAINST), len(asked), sharey="col", squeeze=False)
+        for (title, spent_on), row in zip(AGAINST, axes, strict=True):
+            for axis, column in zip(row, asked, strict=True):
+                for color, (label, question) in enumerate(lines.items()):
+                    points = _points(plan, known[question].values(), column, spent_on, results)
+                    if points:
+                        x, mean, spread = zip(*points, strict=True)
+                        axis.errorbar(
+                            x, mean, yerr=spread, label=label, color=f"C{color}", marker="o", capsize=3
+                        )
+                axis.set_xscale("log")
+                axis.set_xlabel(title, fontsize=8)
+                axis.grid(alpha=0.3)
+        for axis, column in zip(axes[0], asked, strict=True):
+            axis.set_title(column.title, fontsize=9)
+        if axes[0, 0].get_legend_handles_labels()[1]:
+            axes[0, 0].legend(fontsize=8)
+        _save(figure, workdir / f"{name}.png")
+
+
+def _points(
+    plan: ConfigDict,
+    recipes: Iterable[Recipe],
+    column: Column,
+    spent_on: Callable[[Cost], float],
+    results: Results,
+) -> list[tuple[float, float, float]]:
+    """Cost, mean and standard deviation over seeds of every recipe that has been scored."""
+    points = []
+    for recipe in recipes:
+        spent, values = cost(plan, recipe, results), list(by_seed(plan, recipe, column, results).values())
+        if spent and values:
+            spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+            points.append((spent_on(spent), float(np.mean(values)), spread))
+    return sorted(points)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    temporary = path.with_stem(f"{path.stem}_being_drawn")
+    figure.savefig(temporary, dpi=110)
+    os.replace(temporary, path)

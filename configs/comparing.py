@@ -1,0 +1,46 @@
+"""What plans of comparisons share. No config itself."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def ordered(parts: Mapping[str, Any]) -> ConfigDict:
+    """Tables have their rows in this order."""
+    return ConfigDict(dict(parts), sort_keys=False)
+
+
+def small_base() -> ConfigDict:
+    """A run on Fashion-MNIST, whose length is not said."""
+    config = common.base()
+    common.small_images(config)
+    config.data.source, config.data.name = "tfds", "fashion_mnist"
+    # A method says how long it runs; scores are made at the end.
+    config.steps, config.epochs = 0, 0.0
+    config.optim.base_lr = 8e-3  # 2e-3 at batch 64; better than half of it in compare_fashion.py:tune
+    config.eval.every_epochs = 1e6
+    config.probe.examples = 20_000
+    config.log.every, config.log.pictures_every = 100, 0
+    config.checkpoint.every, config.checkpoint.keep = 500, 1
+    return config
+
+
+def length(steps: int) -> dict[str, Any]:
+    """How long a run takes; a tenth of it is warm-up."""
+    return {"steps": steps, "optim": {"warmup_steps": steps // 10}}
+
+
+def run(method: str, steps: int, **sections: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run changes: its method, its length, and whole sections."""
+    its = length(steps)
+    return {"method": method, **its, **sections, "optim": {**sections.get("optim", {}), **its["optim"]}}
+
+
+def finetune(steps: int) -> dict[str, Any]:
+    """Much shorter than published recipes: so a larger rate and head, and no augmentation."""
+    optim = {"base_lr": 1.6e-2, "b2": 0.999, "layer_decay": 0.75}
+    data = {"crop_scale": (1.0, 1.0), "flip": False}
+    return run("finetune", steps, optim=optim, data=data, finetune={"head_std": 0.02})
