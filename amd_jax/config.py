@@ -109,6 +109,12 @@ KEYS: dict[str, Key] = {
             "crop_ratio": Key(
                 (3 / 4, 4 / 3), "random resized crop: width over height, in units of what image_size has"
             ),
+            "jpeg": Key(
+                "exact",
+                "training images: exact, or reduced: a large JPEG is decoded at 1/2, 1/4 or 1/8 of its size "
+                "where no crop of it needs more, which changes pixels a little",
+                ("exact", "reduced"),
+            ),
             "flip": Key(True, "mirror left to right with probability 0.5"),
             "repeats": Key(1, "differently augmented copies of each example in a batch"),
             "workers": Key(0, "processes that read and augment; 0: threads of this process"),

@@ -180,6 +180,13 @@ def row(what: str, side: str, found: list[dict[str, Any]], flops: float, against
     return "| " + " | ".join(cells) + " |", median
 
 
+def machine() -> str:
+    """Cores, architecture and commit."""
+    describe = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, cwd=ROOT, capture_output=True, text=True)
+    return f"{os.cpu_count()} cores, {platform.machine()}, commit {commit.stdout.strip()}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--refs", required=True, help="folder with checkouts of AMD and DMAE")
@@ -190,10 +197,7 @@ def main() -> None:
     if args.only:
         print(json.dumps(measure(*args.only, args.refs, args.steps)))
         return
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    )
-    print(f"{os.cpu_count()} cores, {platform.machine()}, commit {commit.stdout.strip()}")
+    print(machine())
     print("| step | code | seconds an example, median (all) | of matrix products | memory | times as fast |")
     print("|---|---|---|---|---|---|")
     for what in STEPS:

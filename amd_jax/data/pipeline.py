@@ -218,7 +218,9 @@ def train_stream(
         raise ConfigError(f"seed={config.seed}: choose a seed from 0 to 2**32 - 1")
     views = TrainViews.from_config(data)
     role = "finetune" if methods.of(config).labels else "pretrain"
-    rows = _TrainRows(Reader(source, data.channels, _sampler(data, role)), views, config.seed)
+    least_scale = views.least_scale if data.jpeg == "reduced" else None
+    reader = Reader(source, data.channels, _sampler(data, role), least_scale)
+    rows = _TrainRows(reader, views, config.seed)
     chunks = _Chunks(rows, share, _chunk_size(views, share, data.prefetch))
     made = grain.MapDataset.range(start_step * chunks.per_batch, _ENDLESS).map(chunks)
     ahead = data.prefetch * chunks.per_batch

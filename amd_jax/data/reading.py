@@ -1,6 +1,7 @@
 """Decoded examples of a source; those that cannot be read are replaced or left out, counted and named."""
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from absl import logging
@@ -26,6 +27,8 @@ class Reader:
     source: Source
     channels: int  # 1 or 3
     sampler: Sampler
+    # Of an image's height, width and key, the part of them that is enough; None: images are decoded whole.
+    least_scale: Callable[[int, int, tuple[int, ...]], float] | None = None
 
     def read(self, index: int, key: tuple[int, ...]) -> tuple[np.ndarray, int]:
         """The example at `index`, uint8 [T, H, W, channels], and its label; raises OSError if unreadable.
@@ -35,7 +38,9 @@ class Reader:
         """
         content, label = self.source[index]
         if isinstance(content, bytes) or (isinstance(content, np.ndarray) and content.ndim < 4):
-            return transforms.decode(content, self.channels)[None], label
+            scale = self.least_scale
+            least = (lambda height, width: scale(height, width, key)) if scale else None
+            return transforms.decode(content, self.channels, least)[None], label
         with open_video(content) as video:
             wanted = self.sampler(video.count, np.random.default_rng((*key, _FRAMES)))
             return video.read(wanted.ravel(), self.channels), label

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from amd_jax.config import height_width
+from amd_jax.data import jpeg
 
 # Smaller sets (28×28, 32×32) are used as they are, without the margin that evaluation crops away.
 MARGIN_FROM_SIZE = 64
@@ -27,7 +28,7 @@ class UnreadableImage(OSError):
     """Bytes that are not a whole image."""
 
 
-def decode(image: bytes | np.ndarray, channels: int) -> np.ndarray:
+def decode(image: bytes | np.ndarray, channels: int, least: jpeg.LeastScale | None = None) -> np.ndarray:
     """Pixels of an image, as torchvision's ImageFolder loads it: `convert('RGB')` (or 'L'), no rotation.
 
     Grey, palette, CMYK, alpha and 16-bit images are converted the way Pillow converts them, and an EXIF
@@ -36,6 +37,7 @@ def decode(image: bytes | np.ndarray, channels: int) -> np.ndarray:
     Args:
       image: an encoded file, or uint8 pixels [H, W] or [H, W, C] with C in 1, 3, 4.
       channels: 1 or 3.
+      least: how much of its height and width is enough of a JPEG in colour; None: all of it.
 
     Returns:
       uint8 [H, W, channels].
@@ -49,6 +51,8 @@ def decode(image: bytes | np.ndarray, channels: int) -> np.ndarray:
         if pixels.shape[2] != channels:
             pixels = np.asarray(_to_pil(pixels).convert(mode)).reshape(*pixels.shape[:2], channels)
         return pixels
+    if channels == 3 and (plain := jpeg.decode(image, least)) is not None:
+        return plain
     try:
         with Image.open(io.BytesIO(image)) as opened:
             pixels = np.asarray(opened.convert(mode))

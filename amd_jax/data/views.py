@@ -66,6 +66,15 @@ class TrainViews:
             views[number] = self._image(frames[0], rng) if self.frames == 1 else self._clip(frames, rng)
         return views
 
+    def least_scale(self, height: int, width: int, key: tuple[int, ...]) -> float:
+        """The part of an image's height and width at which no view of this key is smaller than `size`."""
+        ratio, scales = transforms.ratio_for(self.crop_ratio, self.size), []
+        for number in range(self.repeats):
+            rng = np.random.default_rng((*key, number))
+            box = transforms.crop_box(height, width, self.crop_scale, ratio, rng)
+            scales += [wanted / there for wanted, there in zip(self.size, box[2:], strict=True)]
+        return max(scales)
+
     def _image(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         image = transforms.random_resized_crop(image, self.size, self.crop_scale, self.crop_ratio, rng)
         image = transforms.random_flip(image, rng) if self.flip else image

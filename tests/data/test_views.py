@@ -120,3 +120,18 @@ def test_many_crops_of_another_shape_lie_where_there_is_room() -> None:
     assert views.shape == (3, 2, 8, 24, 3)
     first = views[:, 0, 0, 0, 0].astype(int)
     assert np.diff(first).tolist() == [16, 16]  # of 24 rows of two pixels each, at 0, 8 and 16
+
+
+@pytest.mark.parametrize("size", [8, (6, 10)])
+def test_images_are_read_at_no_less_than_every_view_needs(size: int | tuple[int, int]):
+    """The largest scale of the views: at it the smallest crop is just as large as it will be."""
+    changes = {"data.repeats": 3, "data.image_size": size}
+    views = TrainViews.from_config(make_config(**changes).data)
+    rows, columns = views.size
+    for number in range(20):
+        boxes = [
+            transforms.crop_box(90, 120, (0.2, 1.0), transforms.ratio_for((3 / 4, 4 / 3), size), rng)
+            for rng in (np.random.default_rng((5, number, view)) for view in range(3))
+        ]
+        scale = views.least_scale(90, 120, (5, number))
+        assert scale == max(max(rows / height, columns / width) for _, _, height, width in boxes)
