@@ -9,17 +9,19 @@ import numpy as np
 from amd_jax.sharding import global_batch
 from amd_jax.train.program import Program, where
 
-# Weights are drawn once: on the CPU, optimising that code takes longer than it saves, unless there are many.
+# Weights are drawn once: on the CPU, optimising that code takes longer than it saves, and for many of them
+# all but the first of the compiler's levels do.
 QUICK_COMPILE: dict[str, Any] = {"xla_backend_optimization_level": 0}
-MANY = 10_000_000
+_FOR_MANY: dict[str, Any] = {"xla_backend_optimization_level": 1}
+_MANY = 10_000_000
 
 
 def draw(init: Callable[..., Any], seed: int, abstract: Any, *given: Any) -> Any:
     """Random weights, made on the devices that `abstract` places them on; `given` arrays are used up."""
     shardings = where(abstract)
     (platform,) = {d.platform for s in jax.tree.leaves(shardings) for d in s.device_set}
-    few = sum(x.size for x in jax.tree.leaves(abstract)) < MANY
-    options = QUICK_COMPILE if platform == "cpu" and few else None
+    many = sum(x.size for x in jax.tree.leaves(abstract)) >= _MANY
+    options = (_FOR_MANY if many else QUICK_COMPILE) if platform == "cpu" else None
     donated = tuple(range(1, 1 + len(given)))
     jitted = jax.jit(init, out_shardings=shardings, donate_argnums=donated, compiler_options=options)
     return jitted(jax.random.key(seed), *given)
