@@ -239,6 +239,21 @@ def small_images(config: ConfigDict) -> None:
     config.optim.base_lr = 4e-3  # 1e-3 at this batch size
 
 
+def small_videos(config: ConfigDict) -> None:
+    """Embedded images that move, 8 frames of 32×32, and models of the same size."""
+    video_model(config)
+    small_images(config)
+    config.data.source, config.data.frames, config.data.stride = "moving", 8, 1
+    config.data.image_size, config.model.patch_size = 32, 8
+    config.data.mean, config.data.std = (0.22,), (0.33,)
+    config.data.flip = False  # which would turn left into right
+    config.data.repeats = 4
+    config.loss.target = "channel"
+    config.batch_size = 16
+    config.optim.base_lr = 1.6e-2  # 1e-3 at this batch size
+    config.mask.student_visible, config.mask.teacher_visible = 4, 8
+
+
 def teacher_as_student(config: ConfigDict) -> dict[str, int]:
     """The `student` keys of a run that trains the teacher."""
     return {name: config.teacher[name] for name in ("width", "depth", "heads")}

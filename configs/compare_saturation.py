@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.comparing import finetune, length, ordered, run, small_base
+from configs.comparing import finetune, length, ordered, run, small_base, three_and_a_half_times
 
 EPOCH = 60_000 // 64  # steps
 EPOCHS = (1, 3, 10, 30)  # of the points of a curve; the teacher has as many as the last
@@ -35,7 +35,7 @@ def get_config(argument: str = "") -> ConfigDict:
     plan.base = small_base()
     wide = argument == "wide"
     epochs = WIDE_EPOCHS if wide else EPOCHS
-    _sizes(plan.base, 2 if wide else 1)
+    three_and_a_half_times(plan.base, 2 if wide else 1)
     teacher = common.teacher_as_student(plan.base)
     plan.teacher = run("mae", max(epochs) * EPOCH, student=teacher)
     plan.teachers = {"of_another_seed": {"seed": 100}, "after_3_epochs": length(3 * EPOCH)}
@@ -58,13 +58,6 @@ def get_config(argument: str = "") -> ConfigDict:
     elif argument == "smoke":
         _smoke(plan)
     return plan
-
-
-def _sizes(base: ConfigDict, times: int) -> None:
-    """Student 48 wide and 4 deep (0.11 M), teacher 64 and 8 (0.40 M), or both so many times as wide."""
-    base.student.width, base.student.heads = 48 * times, 3 * times
-    base.teacher.width, base.teacher.depth, base.teacher.heads = 64 * times, 8, 4 * times
-    base.align.teacher_layers = (4, 8)
 
 
 def _methods(steps: int) -> dict[str, Any]:

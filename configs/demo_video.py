@@ -21,17 +21,8 @@ from configs import common
 def get_config(argument: str = "amd") -> ConfigDict:
     """`:teacher`, `:videomae`, `:amd`, `:finetune` or `:frame`; `:smoke` shrinks `:amd`."""
     config = common.base()
-    common.video_model(config)
-    common.small_images(config)
-    config.data.source, config.data.frames, config.data.stride = "moving", 8, 1
-    config.data.image_size, config.model.patch_size = 32, 8
-    config.data.mean, config.data.std = (0.22,), (0.33,)
+    common.small_videos(config)
     config.data.threads = 2  # decoding does not hold the interpreter
-    config.data.flip = False  # which would turn left into right
-    config.data.repeats = 4
-    config.batch_size = 16
-    config.optim.base_lr = 1.6e-2  # 1e-3 at this batch size
-    config.mask.student_visible, config.mask.teacher_visible = 4, 8
     config.log.every, config.log.pictures_every, config.checkpoint.every = 100, 500, 500
 
     steps = {"teacher": 1500, "videomae": 1000, "amd": 1000, "finetune": 200, "frame": 300, "smoke": 1000}
@@ -39,7 +30,6 @@ def get_config(argument: str = "amd") -> ConfigDict:
         raise ValueError(f"config argument {argument!r}: choose one of {', '.join(steps)}")
     config.steps = steps[argument]
     config.optim.warmup_steps = config.steps // 10
-    config.loss.target = "channel"
     if argument in ("teacher", "videomae"):
         config.method = "mae"
     if argument == "teacher":

@@ -34,6 +34,7 @@ DEFAULTS = "defaults.txt"
 PLANS = [
     *(("compare_fashion", argument) for argument in ("", "tune")),
     *(("compare_saturation", argument) for argument in ("", "tune", "wide")),
+    *(("compare_videos", argument) for argument in ("", "tune")),
 ]
 CASES = [(name, argument) for name, argument in [*RUNS, *PLANS] if argument != "smoke"]
 

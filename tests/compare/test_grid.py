@@ -12,7 +12,7 @@ from amd_jax.config import flat
 from amd_jax.data.sources import make_source
 from amd_jax.errors import ConfigError
 from amd_jax.steps.tasks import make_task
-from configs import compare_fashion, compare_saturation
+from configs import compare_fashion, compare_saturation, compare_videos
 from tests.runs import step_shapes
 
 WORKDIR = Path("/nowhere")
@@ -28,6 +28,7 @@ def plan() -> ConfigDict:
     [
         *(compare_fashion.get_config(argument) for argument in ("", "tune", "smoke")),
         *(compare_saturation.get_config(argument) for argument in ("", "wide", "tune", "smoke")),
+        *(compare_videos.get_config(argument) for argument in ("", "tune", "smoke")),
     ],
 )
 def test_every_cell_is_a_valid_run_and_comes_after_what_it_needs(plan: ConfigDict) -> None:
@@ -214,3 +215,11 @@ def test_a_plan_that_names_what_is_not_there_is_refused(wrong: dict[str, str]) -
     plan.ablations.teachers.other_seed.update(wrong)
     with pytest.raises(ConfigError, match=next(iter(wrong.values()))):
         grid.cells(plan, WORKDIR)
+
+
+def test_the_control_of_the_videos_sees_one_frame_and_is_otherwise_fine_tuned_alike() -> None:
+    cells = grid.cells(compare_videos.get_config(), WORKDIR)
+    whole, frame = (flat(cells[f"{of}/seed0/labels1"].config) for of in ("scratch", "one_frame_scratch"))
+    different = {name: frame[name] for name in whole if whole[name] != frame[name]}
+    assert different == {"data.frames": 1, "model.tubelet": 1}
+    step_shapes(cells["one_frame_scratch/seed0/labels1"].config)

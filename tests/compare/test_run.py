@@ -98,6 +98,36 @@ def test_a_run_that_diverges_does_not_keep_the_others_from_their_scores(tmp_path
     assert "| broken | – | – | – |" in (tmp_path / "W" / "results.md").read_text()
 
 
+SMALLER = """
+from configs import {0} as whole
+
+def get_config():
+    plan = whole.get_config("smoke")
+    plan.seeds, plan.labels = (0,), plan.labels[:1]
+    del {1}
+    return plan
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "unneeded"),
+    [
+        ("compare_saturation", "plan.methods.scratch, plan.methods.dmae75"),
+        ("compare_videos", "plan.methods.kd, plan.ablations.videomae_by_steps, plan.curves.curves.videomae"),
+    ],
+)
+def test_a_plan_with_lengths_and_teachers_runs_and_draws_its_curves(
+    name: str, unneeded: str, tmp_path: Path
+) -> None:
+    with start(tmp_path, "--jobs=2", plan=SMALLER.format(name, unneeded)) as process:
+        _, err = process.communicate()
+    assert process.returncode == 0, err
+    tables = (tmp_path / "W" / "results.md").read_text().split("\n## ")[1:]
+    assert "–" not in "".join(table for table in tables if not table.startswith("Methods"))
+    assert (tmp_path / "W" / "curves.png").stat().st_size > 10_000
+
+
 def test_git_is_not_needed_and_a_damaged_result_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

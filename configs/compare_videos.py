@@ -1,0 +1,114 @@
+"""Every method from the same start on videos: embedded images that move, whose class is the motion.
+
+    pip install -r requirements-compare.txt
+    python -m amd_jax.compare --config=configs/compare_videos.py --workdir=DIR --jobs=2
+
+The set of the video demo with four videos of each image; no single frame tells a class, which a student that
+is fine-tuned on one frame shows. `:tune` is what rates were chosen by, on training videos alone.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common
+from configs.comparing import length, ordered, run, three_and_a_half_times
+
+STEPS = (1250, 5000, 20_000)  # half a pass over the videos, two and eight; each is seen in four views
+REFERENCE = 5000
+# What KD may take for AMD's reference: a step is 7.30 GFLOP, AMD's 4.41.
+KD_STEPS = 3000
+FINETUNING = {"labels1": 1000, "labels100": 4000}
+
+
+def get_config(argument: str = "") -> ConfigDict:
+    """The plan; `:tune` is another, `:smoke` shrinks the first until it runs in minutes on a CPU."""
+    if argument not in ("", "tune", "smoke"):
+        raise ValueError(f"config argument {argument!r}: choose 'tune', 'smoke' or nothing")
+    plan = ConfigDict()
+    plan.seeds, plan.labels = (0, 1, 2), (0.01, 1.0)
+    plan.base = _base()
+    plan.teacher = run("mae", max(STEPS), student=common.teacher_as_student(plan.base))
+    plan.finetune = _finetune()
+    plan.finetune_on = {share: length(steps) for share, steps in FINETUNING.items()}
+    plan.methods = ordered(_methods())
+    one_frame = {"data": {"frames": 1}, "model": {"tubelet": 1}}
+    plan.ablations = ordered(
+        {
+            "one_frame": ordered({"scratch": {"of": "scratch", "finetuning": one_frame}}),
+            **{f"{name}_by_steps": ordered(_longer(name)) for name in ("videomae", "amd")},
+        }
+    )
+    plan.ablation_labels = {"one_frame": plan.labels, "videomae_by_steps": (0.01,), "amd_by_steps": (0.01,)}
+    plan.curves = {"curves": ordered({name: f"{name}_by_steps" for name in ("videomae", "amd")})}
+    if argument == "tune":
+        _tune(plan)
+    elif argument == "smoke":
+        _smoke(plan)
+    return plan
+
+
+def _base() -> ConfigDict:
+    config = common.base()
+    common.small_videos(config)
+    three_and_a_half_times(config)
+    config.data.train_split = "train[:40000]"
+    config.steps, config.epochs = 0, 0.0
+    config.eval.every_epochs = 1e6  # at the end
+    config.probe.examples = 10_000
+    config.log.every, config.log.pictures_every = 100, 0
+    config.checkpoint.every, config.checkpoint.keep = 500, 1
+    return config
+
+
+def _finetune() -> dict[str, Any]:
+    """Whole frames, once each; the demo's recipe."""
+    optim = {"base_lr": 4e-3, "b2": 0.999, "layer_decay": 0.75}
+    data = {"crop_scale": (1.0, 1.0), "repeats": 1}
+    return run("finetune", 0, optim=optim, data=data, finetune={"drop_path": 0.1}) | {"batch_size": 64}
+
+
+def _methods() -> dict[str, Any]:
+    return {
+        "scratch": {"method": "mae", "steps": 0, "epochs": 0.0},  # not trained at all
+        "videomae": run("mae", REFERENCE),
+        "amd": run("amd", REFERENCE),
+        # Logits of a teacher that was fine-tuned on as many labels as the student will be; all videos.
+        "kd": run("kd", KD_STEPS, finetune={"kd_weight": 1.0}),
+    }
+
+
+def _longer(name: str) -> dict[str, Any]:
+    return {f"{n}_steps": {"of": name, **({} if n == REFERENCE else length(n))} for n in STEPS}
+
+
+def _tune(plan: ConfigDict) -> None:
+    """Learning rates and AMD's feature norm, with a seed of its own; no test video is read."""
+    plan.seeds, plan.labels, plan.curves = (100,), (0.01,), {}
+    plan.base.data.train_split, plan.base.data.eval_split = "train[:36000]", "train[36000:40000]"
+    plan.teacher.update(length(REFERENCE))
+    plan.methods = ordered({name: plan.methods[name] for name in ("videomae", "amd")})
+    half = {"optim": {"base_lr": 8e-3}}
+    as_they_are = {"loss": {"feature_norm": "none"}}
+    plan.ablations = ordered(
+        {
+            "rate": ordered({"videomae_half": {"of": "videomae", **half}, "amd_half": half}),
+            "features": ordered({"layernorm": {}, "as_they_are": as_they_are}),
+        }
+    )
+    plan.ablation_labels = {}
+
+
+def _smoke(plan: ConfigDict) -> None:
+    """Two seeds, a few videos and a few steps each."""
+    plan.seeds = (0, 1)
+    plan.base.data.train_split, plan.base.data.eval_split = "train[:1600]", "eval[:320]"
+    plan.base.probe.examples = 320
+    few = {"steps": 10, "optim": {"warmup_steps": 1}}
+    for part in (plan.teacher, *plan.methods.values(), *plan.finetune_on.values()):
+        if part.get("steps"):
+            part.update(few)
+    for question in ("videomae_by_steps", "amd_by_steps"):
+        for variant in plan.ablations[question].values():
+            if variant.get("steps"):
+                variant.update(few)
