@@ -51,9 +51,8 @@ AS_STATED: dict[str, str | bool] = {"xla_allow_excess_precision": False}
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What one variant computes: features by layer, loss, gradients and logits."""
+    """What one variant computes."""
 
-    features: dict[int, Any]
     loss: float
     gradients: Any
 
@@ -96,17 +95,21 @@ def run(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def found(config: ConfigDict, task: Task, params: Any, frozen: Any, batch: Any) -> Found:
-    """What `task` computes of a prepared batch."""
-    encoder = task.student.encoder if isinstance(task, Pretraining) else task.model.encoder  # type: ignore[attr-defined]
+    """Loss and gradients of a prepared batch."""
     grad = jax.value_and_grad(task.batch_loss, has_aux=True)
     (loss, _), gradients = run(grad, params, cast_teacher(config, frozen), batch)
+    return Found(float(loss), gradients)
 
-    def features(params: Any, pixels: Any) -> dict[int, jax.Array]:
-        x = patches.normalize(patches.patchify(pixels, task.patch), task.mean, task.std)  # type: ignore[attr-defined]
+
+def features(task: Pretraining, params: Any, pixels: Any) -> dict[int, jax.Array]:
+    """What the student's encoder says of whole images, at `LAYERS`."""
+
+    def tapped(params: Any, pixels: Any) -> Any:
+        x = patches.normalize(patches.patchify(pixels, task.patch), task.mean, task.std)
         at = jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape[:2])
-        return ViT(encoder).apply({"params": params}, x, at, LAYERS)[1]  # type: ignore[return-value]
+        return ViT(task.student.encoder, final_norm=False).apply({"params": params}, x, at, LAYERS)[1]
 
-    return Found(run(features, params["encoder"], batch["pixels"]), float(loss), gradients)
+    return run(tapped, params["encoder"], pixels)
 
 
 def error(a: Any, b: Any) -> float:
@@ -182,19 +185,20 @@ def stream(start: str, keys: Mapping[str, Any], encoder: Any) -> None:
         "bfloat16, float32": HALF | {"model.residual": "float32"},
         "bfloat16, bfloat16": HALF | {"model.residual": "bfloat16"},
     }
-    exact, params, frozen = None, None, None
+    exact = params = frozen = layers = None
     for name, types in variants.items():
         config = config_of("amd", {**keys, **types})
-        task = make_task(config, 0)
+        task = Pretraining.from_config(config)
         if exact is None:
-            params, frozen = (jax.jit(f)(jax.random.key(0)) for f in (task.init, task.init_frozen))
+            params, frozen = (jax.jit(init)(jax.random.key(0)) for init in (task.init, task.init_frozen))
             if encoder is not None:
                 params, frozen = overlay(params, {"encoder": encoder}), overlay(frozen, encoder)
-        ours = found(config, task, params, frozen, batch_of(task))
-        exact = exact or ours
-        features = (f"{error(ours.features[n], exact.features[n]):.4f}" for n in LAYERS)
+        batch = batch_of(task)
+        ours, said = found(config, task, params, frozen, batch), features(task, params, batch["pixels"])
+        exact, layers = exact or ours, layers or said
         if ours is not exact:
-            row(start, name, *features, *of_gradients(ours, exact))
+            cells = (f"{error(said[n], layers[n]):.4f}" for n in LAYERS)
+            row(start, name, *cells, *of_gradients(ours, exact))
 
 
 def drop_path(keys: Mapping[str, Any], encoder: Any) -> None:
@@ -330,8 +334,7 @@ def main() -> None:
     if {"stream", "drop_path", "head"} & set(args.parts):
         encoder = encoder_trained(args.workdir / "encoder", small, args.steps)
     if "stream" in args.parts:
-        features = (f"features, layer {n}" for n in LAYERS)
-        head("start", "compute, stream", *features, *GRADIENTS)
+        head("start", "compute, stream", *(f"features, layer {n}" for n in LAYERS), *GRADIENTS)
         stream("trained, 49 tokens, width 96", small, encoder)
         stream("random, 196 tokens, width 256", wide, None)
     if "drop_path" in args.parts:
