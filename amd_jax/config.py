@@ -135,6 +135,11 @@ KEYS: dict[str, Key] = {
                 "compute type; auto: bfloat16 on TPU and GPU, float32 on CPU. Parameters stay float32",
                 ("auto", "float32", "bfloat16"),
             ),
+            "residual": Key(
+                "auto",
+                "type of the sum that goes from block to block; auto: that of model.dtype",
+                ("auto", "float32", "bfloat16"),
+            ),
             "attention": Key(
                 "auto",
                 "xla: XLA's own; cudnn: cuDNN's fused (GPU); heads: keeps no scores, from 128 tokens a head "
@@ -315,6 +320,11 @@ KEYS: dict[str, Key] = {
             "b1": Key(0.9, "AdamW's beta 1"),
             "b2": Key(0.95, "AdamW's beta 2"),
             "eps": Key(1e-8, "AdamW's epsilon"),
+            "moments": Key(
+                "float32",
+                "type that AdamW's first moments are kept in; the second ones are float32",
+                ("float32", "bfloat16"),
+            ),
             "layer_decay": Key(1.0, "learning rate of a layer over that of the next one (BEiT, MAE)"),
             "clip": Key(0.0, "largest global gradient norm; 0: no clipping"),
         },

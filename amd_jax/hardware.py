@@ -143,6 +143,8 @@ def resolved(config: ConfigDict, platform: str) -> ConfigDict:
     model = config.model
     if model.dtype == "auto":
         model.dtype = "float32" if platform == "cpu" else "bfloat16"
+    if model.residual == "auto":
+        model.residual = model.dtype
     if model.attention == "auto":
         # As measured on the CPU (docs/PERFORMANCE.md); elsewhere nothing has been measured to be better.
         model.attention = "heads" if platform == "cpu" else "xla"

@@ -57,12 +57,14 @@ def test_auto_is_what_the_devices_are_good_at_whoever_asks(platform: str, dtype:
     config = default()
     found = hardware.resolved(config, platform)
     assert (found.model.dtype, found.model.attention) == (dtype, attention)
+    assert found.model.residual == dtype
     assert config.model.dtype == "auto"  # what the run records stays as it was asked for
 
 
 def test_what_was_asked_for_is_kept_and_refused_where_it_cannot_be_had() -> None:
     config = default()
     config.model.dtype, config.model.attention = "float32", "cudnn"
+    config.model.residual = "bfloat16"
     assert hardware.resolved(config, "gpu").model == config.model
     with pytest.raises(ConfigError, match="needs a GPU; this is tpu"):
         hardware.resolved(config, "tpu")

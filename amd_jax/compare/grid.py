@@ -40,7 +40,13 @@ TEACHER = "teacher"
 # Where things lie may change between two starts of a comparison; what is computed may not.
 PLACES = ("data.path", "student.weights", "teacher.weights")
 # Keys that are younger than results which somebody may have, at what was done before there were such.
-YOUNGER = {"data.holdout": 0.0, "data.jpeg": "exact"}
+YOUNGER = {
+    "data.holdout": 0.0,
+    "data.jpeg": "exact",
+    "model.residual": "auto",
+    "optim.moments": "float32",
+    "teacher.dtype": "",
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,7 @@ class BlockConfig:
     mlp: str = "gelu"  # a name of `ACTIVATIONS`, or "swiglu": SiLU of a third linear layer gates the first
     layer_scale: bool = False  # each branch is multiplied by a trained scale, feature by feature (DINOv2)
     dtype: Any = jnp.float32  # compute type; parameters, norms and softmax are float32
+    residual: Any = jnp.float32  # type of what goes from block to block, to which each branch is added
     attention: Implementation = "xla"
     remat: bool = False
     frozen: bool = False  # nobody asks for gradients of the parameters
@@ -187,10 +188,10 @@ class Block(nn.Module):
         c = self.config
         y = layer_norm("norm1", c.norm_eps)(x).astype(c.dtype)
         y = self._layer_scaled(Attention(c, name="attn")(y, rotation), "scale1")
-        x = x + _scaled(y, keep, 0)
+        x = (x + _scaled(y, keep, 0)).astype(c.residual)
         y = layer_norm("norm2", c.norm_eps)(x).astype(c.dtype)
         y = self._layer_scaled(Mlp(c, name="mlp")(y), "scale2")
-        return x + _scaled(y, keep, 1)
+        return (x + _scaled(y, keep, 1)).astype(c.residual)
 
     def _layer_scaled(self, branch: jax.Array, name: str) -> jax.Array:
         """LayerScale, which starts at one here: those that are read have been trained."""
@@ -201,7 +202,7 @@ class Block(nn.Module):
 
 
 def _scaled(branch: jax.Array, keep: jax.Array | None, which: int) -> jax.Array:
-    return branch if keep is None else branch * keep[:, which, None, None].astype(branch.dtype)
+    return branch if keep is None else branch * keep[:, which, None, None]  # float32, as is the sum then
 
 
 class Blocks(nn.Module):

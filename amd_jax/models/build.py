@@ -60,13 +60,15 @@ def encoder(config: ConfigDict, who: str) -> ViTConfig:
     keys = config[who]
     size = SIZES[keys.size]
     width = keys.width or size.width
+    dtype, residual = compute_dtype(config), config.model.residual
     block = BlockConfig(
         width=width,
         heads=keys.heads or size.heads,
         # A width of one's own gets the usual MLP; the size's MLP belongs to the size's width.
         mlp_width=4 * width if keys.width else size.mlp_width,
         qkv_bias=keys.qkv_bias,
-        dtype=compute_dtype(config),
+        dtype=dtype,
+        residual=dtype if residual == "auto" else jnp.dtype(residual),
         attention="xla" if config.model.attention == "auto" else config.model.attention,
         remat=config.model.remat,
     )
@@ -128,6 +130,7 @@ def _align(config: ConfigDict, enc: ViTConfig, fixed: str) -> AlignConfig | None
         mlp_width=4 * t.width,
         qkv_bias=enc.block.qkv_bias,
         dtype=t.dtype,
+        residual=t.residual,
         attention=t.attention,
         remat=t.remat,
     )

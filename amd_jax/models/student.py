@@ -87,12 +87,12 @@ class FillIn(nn.Module):
           at: `[batch, n]`, token indices of the known tokens.
           unknown_at: `[batch, m]`, token indices to fill in.
         """
-        width, dtype = self.block.width, self.block.dtype
+        width, residual = self.block.width, self.block.residual
         table = jnp.asarray(positions.table(self.positions, self.grid, width))
         cls, known = jnp.split(known, [known.shape[1] - at.shape[1]], axis=1)
         mask_token = self.param("mask_token", token_init, (width,))
-        x = [cls.astype(dtype), known.astype(dtype) + table[at].astype(dtype)]
-        x.append((mask_token + table[unknown_at]).astype(dtype))
+        x = [cls.astype(residual), known.astype(residual) + table[at].astype(residual)]
+        x.append((mask_token + table[unknown_at]).astype(residual))
         return Blocks(self.block, self.depth, name="blocks")(jnp.concatenate(x, axis=1))[0]
 
 

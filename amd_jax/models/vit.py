@@ -79,12 +79,13 @@ class ViT(nn.Module):
           there are any; and the taps, each of the same shape.
         """
         c = self.config
-        width, dtype = c.block.width, c.block.dtype
+        width, residual = c.block.width, c.block.residual
         init = _patch_init(c.patch_init, patches.shape[-1])
-        x = Linear(width, c.patch_bias, dtype=dtype, name="patch_embed", **init)(patches)
+        x = Linear(width, c.patch_bias, dtype=c.block.dtype, name="patch_embed", **init)(patches)
+        x = x.astype(residual)
         table, prefix, token = self._positions(), [], nn.initializers.truncated_normal(0.02)
         if table is not None:
-            x += table[c.cls_token :][indices].astype(dtype)
+            x += table[c.cls_token :][indices].astype(residual)
         if c.cls_token:
             cls = self.param("cls_token", token, (width,))
             cls = cls if table is None else cls + table[0]
@@ -93,9 +94,9 @@ class ViT(nn.Module):
             registers = self.param("registers", token, (c.registers, width))
             prefix.append(jnp.broadcast_to(registers, (x.shape[0], *registers.shape)))
         if prefix:
-            x = jnp.concatenate([*(tokens.astype(dtype) for tokens in prefix), x], axis=1)
+            x = jnp.concatenate([*(tokens.astype(residual) for tokens in prefix), x], axis=1)
         if c.pre_norm:
-            x = layer_norm("pre_norm", c.block.norm_eps)(x).astype(dtype)
+            x = layer_norm("pre_norm", c.block.norm_eps)(x).astype(residual)
         x, tapped = Blocks(c.block, c.depth, name="blocks")(x, taps, keep, self._rotation(indices))
         if self.final_norm:
             x = layer_norm("norm", c.block.norm_eps)(x)

@@ -51,7 +51,13 @@ def optimizer(config: ConfigDict, learning_rate: optax.Schedule) -> optax.Gradie
     """Clipping by the global norm, then AdamW; see the `optim` keys of the config."""
     o = config.optim
     adamw = optax.adamw(
-        learning_rate, b1=o.b1, b2=o.b2, eps=o.eps, weight_decay=o.weight_decay, mask=decay_mask
+        learning_rate,
+        b1=o.b1,
+        b2=o.b2,
+        eps=o.eps,
+        mu_dtype=o.moments,
+        weight_decay=o.weight_decay,
+        mask=decay_mask,
     )
     clip = [optax.clip_by_global_norm(o.clip)] if o.clip else []
     layered = [_scale_layers(o.layer_decay)] if o.layer_decay != 1 else []

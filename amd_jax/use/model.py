@@ -63,7 +63,8 @@ class Model:
         self._mesh = make_mesh(devices=jax.local_devices())
         if dtype == "auto":
             dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-        block = dataclasses.replace(network.encoder.block, dtype=jnp.dtype(dtype))
+        compute = jnp.dtype(dtype)
+        block = dataclasses.replace(network.encoder.block, dtype=compute, residual=compute)
         self.network = dataclasses.replace(network, encoder=dataclasses.replace(network.encoder, block=block))
         self.prepare, self.classes = prepare, classes
         self._params = jax.device_put(params, replicated(self._mesh))

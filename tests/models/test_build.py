@@ -104,3 +104,16 @@ def test_the_compute_type_is_what_the_config_says_and_float32_by_default_on_a_cp
     assert build.compute_dtype(config()) == jnp.float32
     assert build.compute_dtype(config(model__dtype="bfloat16")) == jnp.bfloat16
     assert build.encoder(config(model__dtype="bfloat16"), "teacher").block.dtype == jnp.bfloat16
+
+
+def test_every_stack_of_blocks_passes_on_sums_of_the_type_that_the_config_says() -> None:
+    half = config(model__residual="bfloat16")
+    student = build.student(half)
+    assert student.align is not None
+    assert student.align.generator is not None
+    blocks = [student.encoder.block, student.decoder.block, student.align.generator]
+    blocks.append(build.encoder(half, "teacher").block)
+    assert {(block.dtype, block.residual) for block in blocks} == {
+        (jnp.dtype("float32"), jnp.dtype("bfloat16"))
+    }
+    assert build.encoder(config(model__dtype="bfloat16"), "student").block.residual == jnp.bfloat16

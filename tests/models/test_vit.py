@@ -246,10 +246,43 @@ def test_a_patch_embedding_starts_as_pytorch_starts_a_convolution_where_videomae
 
 
 def test_bfloat16_compute_keeps_float32_parameters_and_norm_and_comes_close() -> None:
-    config = dataclasses.replace(CONFIG, block=dataclasses.replace(BLOCK, dtype=jnp.bfloat16))
+    block = dataclasses.replace(BLOCK, dtype=jnp.bfloat16, residual=jnp.bfloat16)
+    config = dataclasses.replace(CONFIG, block=block)
     patches, at = inputs()
     assert {leaf.dtype for leaf in jax.tree.leaves(weights(config))} == {np.dtype("float32")}
     exact, _ = encode(CONFIG, weights(CONFIG), visible(patches, at), at)
     x, taps = encode(config, weights(CONFIG), visible(patches, at), at, (1,))
     assert (x.dtype, taps[1].dtype) == (jnp.float32, jnp.bfloat16)
     assert 0 < abs(x - exact).max() < 0.2
+
+
+@pytest.mark.parametrize(
+    ("dtype", "residual"),
+    [("bfloat16", "float32"), ("bfloat16", "bfloat16"), ("float32", "float32"), ("float32", "bfloat16")],
+)
+def test_the_sum_goes_from_block_to_block_in_the_type_that_is_asked_for(dtype: str, residual: str) -> None:
+    block = dataclasses.replace(BLOCK, dtype=jnp.dtype(dtype), residual=jnp.dtype(residual))
+    patches, at = inputs()
+    model, params = ViT(dataclasses.replace(CONFIG, block=block)), weights(CONFIG)
+
+    def encoded(params: Any) -> Any:
+        return model.apply({"params": params}, visible(patches, at), at, (1,))
+
+    (scan,) = (e for e in jax.make_jaxpr(encoded)(params).jaxpr.eqns if e.primitive.name == "scan")
+    assert scan.outvars[0].aval.dtype == residual
+    x, taps = jax.eval_shape(encoded, params)
+    assert (x.dtype, taps[1].dtype) == (jnp.float32, residual)
+
+
+def test_drop_paths_factors_are_not_rounded_where_the_networks_compute_in_bfloat16() -> None:
+    config = dataclasses.replace(CONFIG, block=dataclasses.replace(BLOCK, dtype=jnp.bfloat16))
+    patches, at = inputs()
+
+    def first_block(factor: float) -> jax.Array:
+        keep = jnp.zeros((2, DEPTH, 2)).at[:, 0, 0].set(factor)
+        given = (visible(patches, at), at, (1,), keep)
+        return ViT(config).apply({"params": weights(CONFIG)}, *given)[1][1]  # type: ignore[index]
+
+    without = first_block(0)
+    expected = (first_block(1) - without) / 0.9
+    np.testing.assert_allclose(first_block(1 / 0.9) - without, expected, rtol=1e-5, atol=1e-5)

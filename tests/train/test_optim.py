@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 
@@ -160,3 +161,19 @@ def test_frozen_generator_tokens_stay_as_drawn_and_everything_else_trains_as_bef
     assert (trained["generator_0"]["mask_token"] != PARAMS["generator_0"]["mask_token"]).all()
     trained["generator_0"]["mask_token"] = frozen["generator_0"]["mask_token"]
     jax.tree.map(np.testing.assert_array_equal, frozen, trained)
+
+
+@pytest.mark.parametrize("moments", ["float32", "bfloat16"])
+def test_first_moments_are_kept_in_the_type_that_is_asked_for_and_second_ones_in_float32(
+    moments: str,
+) -> None:
+    config = default()
+    config.optim.moments = moments
+    params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+    transformation = optim.optimizer(config, lambda _: 0.1)
+    state = transformation.init(params)
+    for _ in range(2):
+        updates, state = transformation.update(params, state, params)
+    adam = optax.tree.get(state, "ScaleByAdamState")
+    assert {x.dtype for x in jax.tree.leaves(adam.mu)} == {jnp.dtype(moments)}
+    assert {x.dtype for x in jax.tree.leaves((adam.nu, updates))} == {jnp.dtype("float32")}
