@@ -77,6 +77,11 @@ class Finetuning:
         )
 
     @property
+    def eight_bit_flops_per_example(self) -> int:
+        """Those of the teacher in eight bits."""
+        return flops.in_eight_bits(self.teacher and self.teacher.encoder, self.model.encoder.tokens)
+
+    @property
     def patch_values(self) -> int:
         """Numbers in a patch."""
         t, h, w = self.patch
