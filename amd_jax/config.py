@@ -175,8 +175,8 @@ KEYS: dict[str, Key] = {
             "std": Key((), "the same for the standard deviation; empty: what its weights say, else data.std"),
             "dtype": Key(
                 "",
-                "how the kernels of its blocks are kept and multiplied, beside attention: in eight bits (int8, "
-                "or fp8: float8_e4m3fn), a scale for each output and each token; empty: as model.dtype",
+                "how the kernels of its blocks are kept and multiplied: in eight bits (int8, or fp8: "
+                "float8_e4m3fn), with a scale for each output and each token; empty: as model.dtype",
                 ("", "int8", "fp8"),
             ),
             "random": Key(False, "allow a randomly initialised teacher, for tests and timing"),

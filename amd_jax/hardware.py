@@ -136,7 +136,8 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
     """
     if dtype in ("int8", "fp8") and " MIG " not in device_kind:
         found = (row for row in _EIGHT_BIT_TOPS if re.fullmatch(row[0], device_kind))
-        tops = next(found, ("", None, None))[1 if dtype == "int8" else 2]
+        _, int8, fp8 = next(found, ("", None, None))
+        tops = int8 if dtype == "int8" else fp8
         return tops * 1e12 if tops else peak_flops(device_kind, "bfloat16")
     if " MIG " in device_kind or dtype not in ("bfloat16", "float16", "float32"):
         return None

@@ -2,10 +2,10 @@
 
     python benchmarks/eight_bit_teacher.py --config=vitb_in1k [--weights=SOURCE] [--examples=8]
 
-Each tapped layer of the config's teacher, over the tokens that it sees: the root mean square of the difference
-over that of the features, in percent, and the least and the mean cosine of a token's features with those in
-float32. Pictures are the embedded ones, enlarged to the config's size; in a clip they move. Without --weights
-the teacher is random.
+Each tapped layer of the config's teacher, over the tokens that it sees: the root mean square of the
+difference over that of the features, in percent, and the least and the mean cosine of a token's features
+with those in float32. Pictures are the embedded ones, enlarged to the config's size; in a clip they move.
+Without --weights the teacher is random.
 """
 
 import argparse

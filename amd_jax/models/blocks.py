@@ -181,10 +181,8 @@ class Mlp(nn.Module):
         c = self.config
         linear = functools.partial(Linear, dtype=c.dtype, kept_as=c.kept_as)
         y = linear(c.mlp_width, name="fc1")(x)
-        if c.mlp == "swiglu":
-            y = nn.silu(linear(c.mlp_width, name="gate")(x)) * y
-        else:
-            y = ACTIVATIONS[c.mlp](y)
+        gated = c.mlp == "swiglu"
+        y = nn.silu(linear(c.mlp_width, name="gate")(x)) * y if gated else ACTIVATIONS[c.mlp](y)
         return linear(c.width, name="fc2")(y)
 
 

@@ -247,7 +247,7 @@ def _bounds(
     peaks: tuple[float | None, float | None],
     counts: Counts | None,
 ) -> dict[str, float]:
-    """Seconds of a step on one chip, of each thing by itself; `model` are its FLOPs and those in eight bits."""
+    """Seconds of a step on one chip, of each thing by itself; `model`: FLOPs, and those in eight bits."""
     one, eight = peaks
     if where.chip is None or one is None:
         return {}

@@ -90,7 +90,7 @@ def _read(name: str, inside: Computation, computations: dict[str, Computation]) 
 
 
 def _tiled(user: Op, computations: dict[str, Computation]) -> bool:
-    """Whether a fusion in a fusion hands on what it is given in other tiles, as a TPU's products want bytes."""
+    """Whether a fusion in a fusion hands on what it is given in other tiles: a TPU's products want that."""
     if user.opcode != "fusion" or "output_to_operand_aliasing" not in user.rest:
         return False
     nested = computations[user.called("calls")[0]]

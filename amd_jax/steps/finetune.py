@@ -79,7 +79,8 @@ class Finetuning:
     @property
     def eight_bit_flops_per_example(self) -> int:
         """Those of the teacher in eight bits."""
-        return flops.in_eight_bits(self.teacher and self.teacher.encoder, self.model.encoder.tokens)
+        teacher = self.teacher.encoder if self.teacher else None
+        return flops.in_eight_bits(teacher, self.model.encoder.tokens)
 
     @property
     def patch_values(self) -> int:

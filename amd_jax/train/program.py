@@ -57,7 +57,8 @@ class Program:
     @property
     def eight_bit_flops_per_step(self) -> float:
         """Those of `flops_per_step` that the teacher does in eight bits."""
-        return float(self.task.eight_bit_flops_per_example * self.config.batch_size * self.config.data.repeats)
+        views = self.config.batch_size * self.config.data.repeats
+        return float(self.task.eight_bit_flops_per_example * views)
 
     def init_state(self, key: jax.Array, start: Any) -> TrainState:
         """The state before the first step: the parameters in `start`, and random ones where it has none."""

@@ -58,7 +58,8 @@ def test_a_product_is_off_by_what_its_rounded_factors_allow(seed: int) -> None:
     kept, rows = quantize(kernel, "int8", 0), quantize(jnp.asarray(x), "int8", 1)
     have = np.asarray(product(jnp.asarray(x), kept, jnp.float32), np.float64)
     of_x, of_kernel = np.asarray(rows["scale"]) / 2, kept["scale"] / 2
-    allowed = np.abs(x) @ np.broadcast_to(of_kernel, kernel.shape) + of_x * (np.abs(kernel) + of_kernel).sum(0)
+    allowed = np.abs(x) @ np.broadcast_to(of_kernel, kernel.shape)
+    allowed += of_x * (np.abs(kernel) + of_kernel).sum(0)
     assert np.all(np.abs(have - x.astype(np.float64) @ kernel) <= 1.001 * allowed)
     sums = np.asarray(rows["values"], np.int64) @ kept["values"].astype(np.int64)
     np.testing.assert_allclose(have, sums * np.asarray(rows["scale"], np.float64) * kept["scale"], rtol=1e-6)
