@@ -14,10 +14,10 @@ from amd_jax.evals.evaluation import Setting
 from amd_jax.evals.evaluators import make_evaluations
 from amd_jax.train import program, setup
 from amd_jax.train.random_arrays import draw
-from amd_jax.train.weights import load_start
+from amd_jax.train.weights import load_start, load_teacher
 from amd_jax.trees import flatten, path_name
 from amd_jax.workdir import save_config
-from configs import finetune_vitb_in1k
+from configs import finetune_vitb_in1k, kd_vitb_in1k, vitb_in1k
 from tests.runs import assert_same, tiny, untrained
 
 
