@@ -184,6 +184,12 @@ KEYS: dict[str, Key] = {
                 (), "per-channel mean of the pixels it sees; empty: what its weights say, else data.mean"
             ),
             "std": Key((), "the same for the standard deviation; empty: what its weights say, else data.std"),
+            "dtype": Key(
+                "",
+                "how the kernels of its blocks are kept and multiplied: in eight bits (int8, or fp8: "
+                "float8_e4m3fn), with a scale for each output and each token; empty: as model.dtype",
+                ("", "int8", "fp8"),
+            ),
             "random": Key(False, "allow a randomly initialised teacher, for tests and timing"),
         },
     ),

@@ -41,6 +41,20 @@ _PEAK_TFLOPS: tuple[tuple[str, float, float], ...] = (
     ("NVIDIA GeForce RTX 3090", 71, 35.6),
     ("NVIDIA GeForce RTX 4090", 165.2, 82.6),
 )
+# The same for int8 and for fp8 (float8_e4m3fn), where a device multiplies them faster than 16 bits.
+_EIGHT_BIT_TOPS: tuple[tuple[str, float | None, float | None], ...] = (
+    ("TPU v5 lite|TPU v5e", 394, None),
+    ("TPU v5|TPU v5p", 918, None),
+    ("TPU v6 lite|TPU v6e", 1836, None),
+    ("TPU7x", None, 4614 / 2),
+    ("NVIDIA GH200.*", 1979, 1979),
+    ("NVIDIA H200 NVL", 1671, 1671),
+    ("NVIDIA H200", 1979, 1979),
+    ("NVIDIA H100 NVL", 1671, 1671),
+    ("NVIDIA H100 PCIe", 1513, 1513),
+    (r"NVIDIA H100 \d+GB HBM3", 1979, 1979),
+    ("(NVIDIA )?A100[- ].*", 624, None),
+)
 # Volta and Turing have float16 but no bfloat16 matrix units.
 _NO_BFLOAT16 = "Tesla (V100|T4).*"
 
@@ -114,11 +128,17 @@ def peak_flops(device_kind: str, dtype: str) -> float | None:
 
     Args:
       device_kind: `jax.Device.device_kind`.
-      dtype: compute type, "bfloat16", "float16" or "float32" (at jax's default matmul precision).
+      dtype: compute type, "bfloat16", "float16" or "float32" (at jax's default matmul precision), or
+        "int8" or "fp8"; a device that is no faster with these has its peak for bfloat16.
 
     Returns:
       None for a CPU, a device or type that is not in the table, and a part of a GPU (MIG).
     """
+    if dtype in ("int8", "fp8") and " MIG " not in device_kind:
+        found = (row for row in _EIGHT_BIT_TOPS if re.fullmatch(row[0], device_kind))
+        _, int8, fp8 = next(found, ("", None, None))
+        tops = int8 if dtype == "int8" else fp8
+        return tops * 1e12 if tops else peak_flops(device_kind, "bfloat16")
     if " MIG " in device_kind or dtype not in ("bfloat16", "float16", "float32"):
         return None
     if dtype == "bfloat16" and re.fullmatch(_NO_BFLOAT16, device_kind):

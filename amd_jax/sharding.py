@@ -72,6 +72,7 @@ def _arrange(sizes: list[int], devices: Any) -> np.ndarray:
 
 def partition_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     """The rule for `path`, minus the mesh axes that do not divide their dimension of `shape`."""
+    path = re.sub("(qkv|kernel)/(values|scale)$", r"\1", path)  # of models/quantized.py
     rule = next(spec for pattern, spec in RULES if re.search(f"{pattern}$", path))
     if len(rule) != len(shape):
         return P()  # an optimiser scalar, or an array that only shares its name with a parameter

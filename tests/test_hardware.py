@@ -40,6 +40,13 @@ from amd_jax.errors import ConfigError
         ("NVIDIA GeForce RTX 4090 Laptop GPU", "bfloat16", None),
         ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", "bfloat16", None),
         ("NVIDIA H200", "float64", None),
+        ("TPU v5 lite", "int8", 394),
+        ("TPU v5 lite", "fp8", 197),  # as fast as 16 bits
+        ("TPU v4", "int8", 275),
+        ("TPU v6 lite", "int8", 1836),
+        ("NVIDIA H100 80GB HBM3", "fp8", 1979),
+        ("NVIDIA A100-SXM4-40GB MIG 3g.20gb", "int8", None),
+        ("cpu", "int8", None),
         ("cpu", "float32", None),
         ("TPU v99", "bfloat16", None),
     ],

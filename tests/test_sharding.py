@@ -155,6 +155,10 @@ LAYER = "params/encoder/blocks/layers"
         ("opt_state/1/mu/projection_0/kernel", (384, 1024), P(None, "fsdp")),
         ("opt_state/1/v_row/mlp/fc1/kernel", (12, 768), P()),  # shares a name, not a shape
         ("step", (), P()),
+        ("blocks/layers/attn/qkv/values", (24, 64, 3, 4, 16), P(None, "fsdp", None, "tensor", None)),
+        ("blocks/layers/attn/qkv/scale", (24, 1, 3, 4, 16), P(None, None, None, "tensor", None)),
+        ("blocks/layers/mlp/fc1/kernel/values", (24, 64, 256), P(None, "fsdp", "tensor")),
+        ("blocks/layers/norm1/scale", (24, 64), P()),
     ],
 )
 def test_a_rule_gives_up_an_axis_that_does_not_divide(path: str, shape: tuple[int, ...], spec: P) -> None:

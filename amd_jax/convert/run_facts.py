@@ -72,7 +72,9 @@ def _rows(config: ConfigDict, step: int) -> Iterator[tuple[str, str]]:
     method, o = methods.of(config), config.optim
     yield "method", method.title or config.method
     if method.teacher:
-        yield "teacher", "random weights" if config.teacher.random else _name(config.teacher.weights)
+        kept_as = f", its kernels in {config.teacher.dtype}" if config.teacher.dtype else ""
+        name = "random weights" if config.teacher.random else _name(config.teacher.weights)
+        yield "teacher", name + kept_as
     if config.student.weights:
         yield "started from", _name(config.student.weights)
     yield "data", _data(config.data)

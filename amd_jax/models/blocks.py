@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from amd_jax.models import quantized
 from amd_jax.models.attention import Implementation, attend
 
 xavier = nn.initializers.xavier_uniform()
@@ -39,6 +40,11 @@ class BlockConfig:
     attention: Implementation = "xla"
     remat: bool = False
     frozen: bool = False  # nobody asks for gradients of the parameters
+    kept_as: str = ""  # how frozen kernels are kept and multiplied: "int8", "fp8" or "", as they are computed
+
+    def __post_init__(self) -> None:
+        if self.kept_as and not self.frozen:
+            raise ValueError(f"kept_as={self.kept_as!r}: only frozen blocks have kernels in eight bits")
 
 
 def layer_norm(name: str, eps: float) -> nn.LayerNorm:
@@ -89,6 +95,11 @@ def _flat_gradients(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.
 product.defvjp(_product_forward, _product_backward)
 
 
+def times(x: jax.Array, kernel: jax.Array | quantized.Kernel, dtype: Any) -> jax.Array:
+    """`product`, or that in eight bits where the kernel is kept so."""
+    return quantized.product(x, kernel, dtype) if isinstance(kernel, dict) else product(x, kernel, dtype)
+
+
 def add(x: jax.Array, parameter: jax.Array) -> jax.Array:
     """`x + parameter` in the type of `x`; the parameter's gradient is summed in float32, see `product`."""
     return (x.astype(jnp.float32) + parameter.astype(jnp.float32)).astype(x.dtype)
@@ -105,11 +116,13 @@ class Linear(nn.Module):
     dtype: Any = jnp.float32
     kernel_init: Any = xavier
     bias_init: Any = nn.initializers.zeros
+    kept_as: str = ""  # see `BlockConfig`
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        flat = product(x.reshape(-1, x.shape[-1]), kernel, self.dtype)
+        init = quantized.drawn(self.kernel_init, self.kept_as)
+        kernel = self.param("kernel", init, (x.shape[-1], self.features))
+        flat = times(x.reshape(-1, x.shape[-1]), kernel, self.dtype)
         if self.use_bias:
             flat = add(flat, self.param("bias", self.bias_init, (self.features,)))
         return flat.reshape(*x.shape[:-1], self.features)
@@ -130,8 +143,8 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         shape = (c.heads, width // c.heads)
         init = nn.initializers.xavier_uniform(in_axis=0, out_axis=(1, 2, 3))
-        kernel = self.param("qkv", init, (width, 3, *shape))
-        qkv = product(x.reshape(-1, width), kernel, c.dtype).reshape(batch, tokens, 3, *shape)
+        kernel = self.param("qkv", quantized.drawn(init, c.kept_as), (width, 3, *shape))
+        qkv = times(x.reshape(-1, width), kernel, c.dtype).reshape(batch, tokens, 3, *shape)
         # Not by index: the gradient of a split is one concatenation, that of indexing a sum of padded arrays.
         q, k, v = (part[:, :, 0] for part in jax.lax.split(qkv, (1, 1, 1), axis=2))
         zeros = nn.initializers.zeros
@@ -144,7 +157,7 @@ class Attention(nn.Module):
         if rotation is not None:
             q, k = rotated(q, rotation), rotated(k, rotation)
         x = attend(q, k, v, c.attention)
-        return Linear(width, dtype=c.dtype, name="proj")(x.reshape(batch, tokens, width))
+        return Linear(width, dtype=c.dtype, kept_as=c.kept_as, name="proj")(x.reshape(batch, tokens, width))
 
 
 def rotated(x: jax.Array, rotation: Rotation) -> jax.Array:
@@ -167,12 +180,11 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         c = self.config
-        y = Linear(c.mlp_width, dtype=c.dtype, name="fc1")(x)
-        if c.mlp == "swiglu":
-            y = nn.silu(Linear(c.mlp_width, dtype=c.dtype, name="gate")(x)) * y
-        else:
-            y = ACTIVATIONS[c.mlp](y)
-        return Linear(c.width, dtype=c.dtype, name="fc2")(y)
+        linear = functools.partial(Linear, dtype=c.dtype, kept_as=c.kept_as)
+        y = linear(c.mlp_width, name="fc1")(x)
+        gated = c.mlp == "swiglu"
+        y = nn.silu(linear(c.mlp_width, name="gate")(x)) * y if gated else ACTIVATIONS[c.mlp](y)
+        return linear(c.width, name="fc2")(y)
 
 
 class Block(nn.Module):

@@ -75,7 +75,7 @@ def encoder(config: ConfigDict, who: str) -> ViTConfig:
     more: dict[str, Any] = {}
     if who == "teacher":
         in_blocks = {name: keys[name] for name in ("mlp", "layer_scale", "norm_eps")}
-        block = dataclasses.replace(block, **in_blocks, frozen=True)
+        block = dataclasses.replace(block, **in_blocks, frozen=True, kept_as=keys.dtype)
         more = {name: keys[name] for name in ("registers", "pre_norm", "patch_bias", "rope_theta")}
     return ViTConfig(
         block,

@@ -8,10 +8,20 @@ from amd_jax.models.vit import ViTConfig
 
 def blocks(block: BlockConfig, depth: int, tokens: int) -> int:
     """One forward pass of one example: 2 operations per multiply-add; norms and activations not counted."""
+    return linear(block, depth, tokens) + depth * 4 * tokens**2 * block.width
+
+
+def linear(block: BlockConfig, depth: int, tokens: int) -> int:
+    """Those of `blocks` in products with kernels; the others are attention's."""
     mlp = 3 if block.mlp == "swiglu" else 2
-    linear = 2 * tokens * (4 * block.width**2 + mlp * block.width * block.mlp_width)
-    attention = 4 * tokens**2 * block.width
-    return depth * (linear + attention)
+    return depth * 2 * tokens * (4 * block.width**2 + mlp * block.width * block.mlp_width)
+
+
+def in_eight_bits(teacher: ViTConfig | None, patch_tokens: int) -> int:
+    """Those of a teacher's forward pass that `teacher.dtype` takes to eight bits."""
+    if teacher is None or not teacher.block.kept_as:
+        return 0
+    return linear(teacher.block, teacher.depth, patch_tokens + teacher.prefix)
 
 
 def encoder(config: ViTConfig, patch_tokens: int, patch_values: int) -> int:

@@ -42,6 +42,11 @@ class ViTConfig:
         """Tokens in front of the patches: CLS and registers."""
         return self.cls_token + self.registers
 
+    @property
+    def in_floats(self) -> "ViTConfig":
+        """The same encoder with its kernels as files have them, none in eight bits."""
+        return dataclasses.replace(self, block=dataclasses.replace(self.block, kept_as=""))
+
 
 # What only teachers have: fields of an encoder or of its blocks, and keys of the config.
 TEACHER_OPTIONS = ("mlp", "layer_scale", "registers", "pre_norm", "patch_bias", "rope_theta")

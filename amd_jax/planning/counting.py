@@ -67,6 +67,7 @@ class Counts:
 
     Attributes:
       flops: of matrix products and convolutions, two per multiply-add; nothing else is counted.
+      eight_bit: those of `flops` whose factors have eight bits.
       traffic: bytes read from and written to the chip's memory, if each operation fetches what it reads and
         stores what it makes.
       collectives: in the order of the text.
@@ -77,6 +78,7 @@ class Counts:
     traffic: float = 0.0
     collectives: tuple[Collective, ...] = ()
     unknown: int = 0
+    eight_bit: float = 0.0
 
 
 def count(text: str) -> Counts:
@@ -116,7 +118,9 @@ class _Counter:
             return dataclasses.replace(inner, traffic=moved, collectives=found)
         kind = op.opcode.removesuffix("-start")
         found = (_collective(op, kind, computation),) if kind in COLLECTIVES else ()
-        return Counts(_flops(op, computation), traffic(op, computation), found)
+        flops = _flops(op, computation)
+        eight_bit = flops if flops and _in_eight_bits(op, computation) else 0.0
+        return Counts(flops, traffic(op, computation), found, eight_bit=eight_bit)
 
     def _loop(self, op: Op, computation: Computation) -> Counts:
         (body,) = op.called("body")
@@ -124,19 +128,22 @@ class _Counter:
         inner, times = self.counts(body), turns or 1
         again = (dataclasses.replace(c, times=c.times * times, loop=True) for c in inner.collectives)
         unknown = inner.unknown + (turns is None)
-        return Counts(inner.flops * times, inner.traffic * times, tuple(again), unknown)
+        return Counts(
+            inner.flops * times, inner.traffic * times, tuple(again), unknown, inner.eight_bit * times
+        )
 
 
 def _total(parts: Iterable[Counts]) -> Counts:
     """The sum over the operations of a computation."""
-    flops, traffic, unknown = 0.0, 0.0, 0
+    flops, traffic, unknown, eight_bit = 0.0, 0.0, 0, 0.0
     found: list[Collective] = []
     for part in parts:
         flops, traffic, unknown = flops + part.flops, traffic + part.traffic, unknown + part.unknown
+        eight_bit += part.eight_bit
         # A TPU's overlapped collective is cut over several fusions, each of which names the whole of it.
         seen = {c.channel for c in found if c.overlapped and c.channel}
         found += [c for c in part.collectives if not (c.overlapped and c.channel in seen)]
-    return Counts(flops, traffic, tuple(found), unknown)
+    return Counts(flops, traffic, tuple(found), unknown, eight_bit)
 
 
 def _fused(collective: Collective, name: str, inside: Computation) -> Collective:
@@ -182,6 +189,12 @@ def _flops(op: Op, computation: Computation) -> float:
         over = [int(d) for d in summed[1].split(",") if d] if summed else []
         return 2.0 * op.results[0].size * math.prod(left.dims[d] for d in over)
     return 2.0 * _convolved(op, left.dims, right.dims)
+
+
+def _in_eight_bits(op: Op, computation: Computation) -> bool:
+    """Whether both factors of a product are."""
+    factors = hlo.operands_of(op, computation)[:2]
+    return all(array.dtype in ("s8", "u8") or array.dtype.startswith("f8") for array in factors)
 
 
 def _convolved(op: Op, left: tuple[int, ...], right: tuple[int, ...]) -> float:

@@ -98,6 +98,11 @@ def _compute(e: Estimate) -> str:
     rows = [("model, all chips", f"{e.model_flops:.4g}"), ("model, a chip", f"{e.model_flops / e.chips:.4g}")]
     if e.compiled_flops is not None:
         rows.append(("compiled, a chip", f"{e.compiled_flops:.4g}"))
+    if e.eight_bit:
+        as_planned = e.eight_bit_flops / e.chips
+        found = as_planned if e.compiled_eight_bit_flops is None else e.compiled_eight_bit_flops
+        how = "of the model" if e.compiled_eight_bit_flops is None else "compiled"
+        rows.append((f"of these in {e.eight_bit}, {how}", f"{found:.4g}"))
     text = "FLOPs of a step\n" + table((), rows)
     if e.unknown_loops:
         text += f"\n{e.unknown_loops} loops were counted once: how often they turn is not in the program."

@@ -62,13 +62,17 @@ class Estimate:
         temporaries do not all live at once.
       too_large: what the compiler said of a program that does not fit.
       model_flops: of a step over all chips, see `Program.flops_per_step`.
+      eight_bit: the teacher's type where it computes in eight bits, otherwise empty.
+      eight_bit_flops: those of `model_flops` that it is for.
       compiled_flops: of a step on one chip, in matrix products, loops counted as often as they turn.
+      compiled_eight_bit_flops: those of them whose factors have eight bits as compiled.
       traffic: bytes a step between a chip and its memory, see planning/traffic.py.
       sent: the collectives.
       unknown_loops: loops that were counted once since nobody knows how often they turn.
       bounds: seconds that a step takes at least, by what bounds it.
       waited: seconds of "interconnect" in which, as compiled, nothing else is done.
       input_bytes: that one view of an example has on its way to the chips.
+      peak: FLOP/s of all chips in `dtype`; `eight_bit_peak` in the teacher's eight bits.
       compiled: whether a compiler was asked, and whether an earlier call had (`kept`).
     """
 
@@ -88,13 +92,17 @@ class Estimate:
     peak_memory: int | None
     too_large: str
     model_flops: float
+    eight_bit: str
+    eight_bit_flops: float
     compiled_flops: float | None
+    compiled_eight_bit_flops: float | None
     traffic: float | None
     sent: tuple[Sent, ...]
     unknown_loops: int
     bounds: dict[str, float]
     waited: float
     peak: float | None
+    eight_bit_peak: float | None
     input_bytes: int
     compiled: bool
     kept: bool
@@ -153,7 +161,7 @@ class Estimate:
         """The recipe at the bound and at stated MFUs that do not beat it; none where no bound is known."""
         if self.bound is None or self.as_compiled is None or self.peak is None:
             return []
-        ideal = self.model_flops / self.peak
+        ideal = _seconds(self.model_flops, self.eight_bit_flops, (self.peak, self.eight_bit_peak))
         found = [self._span("at the bound", self.bound, ideal)]
         if self.as_compiled > self.bound:
             found.append(self._span("and with what is waited for", self.as_compiled, ideal))
@@ -185,7 +193,11 @@ def estimate(program: Program, where: Target, examples: int, compiled: Compiled 
     counts = count(compiled.text) if compiled and compiled.text else None
     memory = _memory(program, compiled)
     available = where.chip.memory if where.chip else None
-    one = hardware.peak_flops(where.chip.kind, config.model.dtype) if where.chip else None
+    one, eight = (
+        hardware.peak_flops(where.chip.kind, dtype) if where.chip else None
+        for dtype in (config.model.dtype, config.teacher.dtype)
+    )
+    model = (program.flops_per_step, program.eight_bit_flops_per_step)
     views = config.batch_size * config.data.repeats
     return Estimate(
         topology=where.topology,
@@ -203,28 +215,46 @@ def estimate(program: Program, where: Target, examples: int, compiled: Compiled 
         available=available,
         peak_memory=compiled.memory.get("peak") if compiled else None,
         too_large=compiled.too_large if compiled else "",
-        model_flops=program.flops_per_step,
+        model_flops=model[0],
+        eight_bit=config.teacher.dtype if model[1] else "",
+        eight_bit_flops=model[1],
         compiled_flops=counts.flops if counts else None,
+        compiled_eight_bit_flops=counts.eight_bit if counts else None,
         traffic=counts.traffic if counts else None,
         sent=_sent(counts.collectives) if counts else (),
         unknown_loops=counts.unknown if counts else 0,
-        bounds=_bounds(program.flops_per_step, where, one, counts),
+        bounds=_bounds(model, where, (one, eight), counts),
         waited=_waited(where, counts),
         peak=one * where.chips if one else None,
+        eight_bit_peak=eight * where.chips if eight else None,
         input_bytes=_bytes(program.batch) // views,
         compiled=compiled is not None,
         kept=compiled.kept if compiled else False,
     )
 
 
-def _bounds(model_flops: float, where: Target, peak: float | None, counts: Counts | None) -> dict[str, float]:
-    """Seconds of a step on one chip, of each thing by itself."""
-    if where.chip is None or peak is None:
+Peaks = tuple[float, float | None]  # FLOP/s, and those in eight bits; None: nothing is done in these
+
+
+def _seconds(flops: float, eight_bit: float, peaks: Peaks) -> float:
+    """What `flops` take at the peaks, those of them in `eight_bit` at the second."""
+    return (flops - eight_bit) / peaks[0] + eight_bit / (peaks[1] or peaks[0])
+
+
+def _bounds(
+    model: tuple[float, float],
+    where: Target,
+    peaks: tuple[float | None, float | None],
+    counts: Counts | None,
+) -> dict[str, float]:
+    """Seconds of a step on one chip, of each thing by itself; `model`: FLOPs, and those in eight bits."""
+    one, eight = peaks
+    if where.chip is None or one is None:
         return {}
     if counts is None:
-        return {"compute": model_flops / where.chips / peak}
+        return {"compute": _seconds(*model, (one, eight)) / where.chips}
     return {
-        "compute": counts.flops / peak,
+        "compute": _seconds(counts.flops, counts.eight_bit, (one, eight)),
         "memory": counts.traffic / where.chip.bandwidth,
         "interconnect": sum(c.sent for c in counts.collectives) / where.chip.links,
     }

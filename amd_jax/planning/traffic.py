@@ -74,7 +74,7 @@ def _read(name: str, inside: Computation, computations: dict[str, Computation]) 
     """Bytes that are read of a fusion's parameter, at most all of it."""
     whole, total = float(inside[name].bytes), 0.0
     for user in (op for op in inside.values() if name in op.operands):
-        if user.opcode == "bitcast":
+        if user.opcode == "bitcast" or _tiled(user, computations):
             total += _read(user.name, inside, computations)
         elif user.opcode == "fusion":  # fusions may lie in fusions
             nested = computations[user.called("calls")[0]]
@@ -87,6 +87,15 @@ def _read(name: str, inside: Computation, computations: dict[str, Computation]) 
         elif user.opcode not in ("custom-call", "tuple", "all-gather"):
             return whole
     return min(total, whole)
+
+
+def _tiled(user: Op, computations: dict[str, Computation]) -> bool:
+    """Whether a fusion in a fusion hands on what it is given in other tiles: a TPU's products want that."""
+    if user.opcode != "fusion" or "output_to_operand_aliasing" not in user.rest:
+        return False
+    nested = computations[user.called("calls")[0]]
+    made = hlo.root(nested)
+    return made.opcode == "copy" and nested[made.operands[0]].opcode == "parameter"
 
 
 def _written(name: str, inside: Computation, computations: dict[str, Computation]) -> float:

@@ -77,6 +77,12 @@ class Finetuning:
         )
 
     @property
+    def eight_bit_flops_per_example(self) -> int:
+        """Those of the teacher in eight bits."""
+        teacher = self.teacher.encoder if self.teacher else None
+        return flops.in_eight_bits(teacher, self.model.encoder.tokens)
+
+    @property
     def patch_values(self) -> int:
         """Numbers in a patch."""
         t, h, w = self.patch

@@ -72,6 +72,12 @@ class Pretraining:
         teacher = self.teacher.config if self.teacher else None
         return flops.pretrain_step(self.student, teacher, seen, values, teacher_values)
 
+    @property
+    def eight_bit_flops_per_example(self) -> int:
+        """Those of the teacher in eight bits."""
+        teacher = self.teacher.config if self.teacher else None
+        return flops.in_eight_bits(teacher, self.teacher_visible * self.student.encoder.grid[0])
+
     def prepare(self, key: jax.Array, batch: Batch) -> Batch:
         """The masks of a step."""
         return {"pixels": batch["pixels"], "masks": self.masks(key, batch["pixels"].shape[0])}

@@ -30,6 +30,10 @@ class Task(Protocol):
     def flops_per_example(self) -> int:
         """Floating-point operations of one example's share of a step."""
 
+    @property
+    def eight_bit_flops_per_example(self) -> int:
+        """Those of them that a teacher does in eight bits."""
+
     def init(self, key: jax.Array) -> Any:
         """Random trainable parameters."""
 

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from amd_jax import hardware, methods, sharding
 from amd_jax.errors import ConfigError
 from amd_jax.models import build as models
+from amd_jax.models.quantized import quantize
 from amd_jax.steps.step import Step, Task, make_step
 from amd_jax.steps.tasks import make_task
 from amd_jax.steps.train_state import TrainState
@@ -52,6 +53,12 @@ class Program:
     def flops_per_step(self) -> float:
         """Model FLOPs over all devices, recomputation not counted."""
         return float(self.task.flops_per_example * self.config.batch_size * self.config.data.repeats)
+
+    @property
+    def eight_bit_flops_per_step(self) -> float:
+        """Those of `flops_per_step` that the teacher does in eight bits."""
+        views = self.config.batch_size * self.config.data.repeats
+        return float(self.task.eight_bit_flops_per_example * views)
 
     def init_state(self, key: jax.Array, start: Any) -> TrainState:
         """The state before the first step: the parameters in `start`, and random ones where it has none."""
@@ -157,11 +164,19 @@ def where(abstract: Any) -> Any:
 
 
 def cast_teacher(config: ConfigDict, params: Any) -> Any:
-    """Matrices in the compute type, for nobody updates them; norms and positions are computed in float32."""
+    """Matrices in the compute type, for nobody updates them; norms and positions are computed in float32.
+
+    Those of the blocks in eight bits, where `teacher.dtype` says so and they are not yet.
+    """
     dtype = models.compute_dtype(config)
 
     def cast(path: tuple[Any, ...], x: Any) -> Any:
-        return x.astype(dtype) if path_name(path).endswith(("kernel", "qkv")) else x
+        name = path_name(path)
+        if not name.endswith(("kernel", "qkv")):
+            return x
+        if config.teacher.dtype and "blocks/layers/" in name:
+            return quantize(x, config.teacher.dtype, axis=1)  # after the layers' axis
+        return x.astype(dtype)
 
     return jax.tree_util.tree_map_with_path(cast, params)
 

@@ -65,14 +65,15 @@ def load_teacher(config: ConfigDict, task: Any) -> Any:
     """The teacher's parameters from `teacher.weights`, on the host; layers above its last are not loaded."""
     src, channels = config.teacher.weights, config.data.channels
     if methods.of(config).teacher == "logits":
-        loaded = load_classifier(src, task.teacher, task.patch, channels, who="teacher")
+        classifier = task.teacher.clone(encoder=task.teacher.encoder.in_floats)
+        loaded = load_classifier(src, classifier, task.patch, channels, who="teacher")
         if loaded.new:
             raise ConfigError(
                 f"teacher.weights={src!r} has no {', '.join(loaded.new)}: give a fine-tuned teacher"
             )
     else:
         patch = build.teacher_patch(config)
-        loaded = load_encoder(src, task.teacher.config, patch, channels, final_norm=False)
+        loaded = load_encoder(src, task.teacher.config.in_floats, patch, channels, final_norm=False)
     _report("teacher", src, loaded)
     return loaded.params
 

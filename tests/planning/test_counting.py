@@ -152,7 +152,8 @@ def test_a_training_step_computes_what_the_model_counts() -> None:
 
 
 # Operations as a TPU's compiler writes them, shortened.
-TPU = Path(__file__).with_name("tpu_step.hlo").read_text()
+HERE = Path(__file__).parent
+TPU = (HERE / "tpu_step.hlo").read_text()
 
 
 def test_a_tpus_collectives_over_several_operations_are_one_and_overlapped() -> None:
@@ -178,6 +179,14 @@ def test_of_a_stack_that_is_cut_in_a_loop_the_cuts_are_read() -> None:
     """5 layers of 32 × 32, and activations of at most a few times 8 × 32 in each."""
     counts = count(compiled(layers, *SCANNED).as_text())
     assert 5 * 32 * 32 * 4 <= counts.traffic <= 5 * (2 * 32 * 32 + 10 * 8 * 32) * 4
+
+
+def test_products_in_eight_bits_are_told_from_others_and_of_their_stack_a_layer_is_read() -> None:
+    """As a TPU's compiler writes them, the scales in the product's fusion, the stack in tiles for bytes."""
+    counts = count((HERE / "tpu_eight_bits.hlo").read_text())
+    assert counts.eight_bit == 2 * 40 * 64 * 256
+    assert counts.flops == counts.eight_bit + 2 * 40 * 256 * 8
+    assert counts.traffic == 64 * 256
 
 
 def test_text_that_is_no_program_is_refused() -> None:

@@ -73,6 +73,24 @@ def test_the_bound_without_a_compiler_is_the_models_flops_at_the_peak() -> None:
     assert stated[0].step == pytest.approx(2 * best.step)
 
 
+def test_a_teacher_in_eight_bits_is_counted_at_their_peak_and_takes_half_the_memory() -> None:
+    """Where a chip has none for them, at that of 16 bits."""
+    config = vitb_in1k.get_config("smoke")
+    found = {}
+    for config.teacher.dtype in ("", "int8", "fp8"):
+        found[config.teacher.dtype] = planned("gpu:8xa100", config)
+    plain, int8, fp8 = found.values()
+    assert (plain.eight_bit_flops, plain.eight_bit) == (0, "")
+    assert 0 < int8.eight_bit_flops < plain.model_flops == int8.model_flops
+    times = (plain.model_flops - int8.eight_bit_flops) / 312e12, int8.eight_bit_flops / 624e12
+    assert int8.bounds == {"compute": pytest.approx(sum(times) / 8)}
+    assert int8.spans()[0].mfu == pytest.approx(1)
+    assert fp8.bounds == plain.bounds
+    assert int8.memory["teacher"] == fp8.memory["teacher"] < plain.memory["teacher"]
+    assert "of these in int8, of the model" in printed.page("x", int8)
+    assert "of these in" not in printed.page("x", plain)
+
+
 def test_a_cpu_has_no_bound_and_computes_in_its_own_type() -> None:
     found = planned("cpu")
     assert (found.dtype, found.bounds, found.spans(), found.available) == ("float32", {}, [], None)

@@ -5,12 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from amd_jax import sharding
 from amd_jax.errors import ConfigError
 from amd_jax.planning.counting import count
 from amd_jax.train import program, setup
+from amd_jax.trees import path_name
 from configs import finetune_vitb_in1k, kd_vitb_in1k, vitb_in1k
 from tests.runs import tiny
 from tests.tpu import answer, needs_libtpu
@@ -57,6 +59,26 @@ def test_the_types_are_those_of_the_meshs_devices_and_teachers_matrices_are_stor
     assert layers["attn"]["qkv"].dtype == layers["mlp"]["fc1"]["kernel"].dtype == jnp.bfloat16
     assert layers["norm1"]["scale"].dtype == run.teacher["encoder"]["positions"].dtype == jnp.float32
     assert {x.dtype for x in jax.tree.leaves(run.state.params)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("config", [vitb_in1k, kd_vitb_in1k])
+def test_a_teacher_in_eight_bits_has_the_shapes_of_the_step_and_leaves_the_student_as_it_is(
+    config: Any,
+) -> None:
+    """Its blocks' kernels, drawn or from a file's floats; nothing that is trained, and not the embedding."""
+    plain, eight = config.get_config("smoke"), config.get_config("smoke")
+    eight.teacher.dtype = "int8"
+    mesh = sharding.make_mesh(**ONE)
+    before, run = (program.build(c, mesh, examples=10_000, classes=10) for c in (plain, eight))
+    of_file = jax.tree.map(lambda x: np.ones(x.shape, np.float32), before.teacher)
+    assert abstract(program.cast_teacher(run.config, of_file)) == abstract(run.teacher)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(run.teacher.get("encoder", run.teacher))
+    kept = [path_name(path) for path, x in leaves if x.dtype == jnp.int8]
+    names = ("attn/qkv", "attn/proj/kernel", "mlp/fc1/kernel", "mlp/fc2/kernel")
+    assert sorted(kept) == sorted(f"blocks/layers/{name}/values" for name in names)
+    assert abstract(run.state) == abstract(before.state)
+    steps = (jax.eval_shape(r.step, r.state, r.teacher, r.batch) for r in (before, run))
+    assert abstract(next(steps)) == abstract(next(steps))
 
 
 def test_the_temporaries_of_a_step_fall_with_accumulation() -> None:

@@ -14,10 +14,10 @@ from amd_jax.evals.evaluation import Setting
 from amd_jax.evals.evaluators import make_evaluations
 from amd_jax.train import program, setup
 from amd_jax.train.random_arrays import draw
-from amd_jax.train.weights import load_start
+from amd_jax.train.weights import load_start, load_teacher
 from amd_jax.trees import flatten, path_name
 from amd_jax.workdir import save_config
-from configs import finetune_vitb_in1k
+from configs import finetune_vitb_in1k, kd_vitb_in1k, vitb_in1k
 from tests.runs import assert_same, tiny, untrained
 
 
@@ -54,6 +54,22 @@ def test_new_parameters_are_drawn_as_without_a_file_and_the_others_are_the_files
     for mean, own in zip(jax.tree.leaves(state.ema), jax.tree.leaves(state.params), strict=True):
         mean, own = (x.addressable_shards[0].data.unsafe_buffer_pointer() for x in (mean, own))
         assert mean != own
+
+
+@pytest.mark.parametrize("config", [vitb_in1k, kd_vitb_in1k])
+def test_a_teacher_in_eight_bits_is_loaded_in_floats(config: Any, tmp_path: Path) -> None:
+    """From the same files, and rounded after that."""
+    taught, own = config.get_config("smoke"), config.get_config("smoke")
+    own.method = "finetune" if own.method == "kd" else "mae"
+    own.student.update({k: v for k, v in own.teacher.items() if k in own.student})
+    own.finetune.pool = own.finetune.teacher_pool
+    untrained(own, tmp_path / "teacher")
+    taught.teacher.weights = str(tmp_path / "teacher")
+    found = []
+    for taught.teacher.dtype in ("", "int8"):
+        run = program.build(taught, sharding.make_mesh(1, 1, 1, jax.devices()[:1]), 10_000, 10)
+        found.append(load_teacher(taught, run.task))
+    assert_same(flatten(found[0]), flatten(found[1]))
 
 
 def test_nothing_is_on_disk_before_everything_is_known_to_work(

@@ -15,6 +15,7 @@ WRONG = [
     ({"method": "kd", "teacher.registers": 4}, "teacher.registers=4 is for a teacher of features"),
     ({"teacher.positions": "rotary", "teacher.heads": 16}, "rotary positions need a multiple of 4 features"),
     ({"teacher.mlp": "relu"}, "teacher.mlp='relu': choose one of gelu, gelu_tanh, quick_gelu, swiglu"),
+    ({"teacher.dtype": "int4"}, "teacher.dtype='int4': choose one of , int8, fp8"),
     ({"teacher.norm_eps": 0.0}, "teacher.norm_eps=0: must be positive"),
     ({"data.image_size": 33}, "data.image_size=33 is not a multiple of model.patch_size=8"),
     ({"data.image_size": (32, 20)}, "data.image_size=(32, 20) is not a multiple of model.patch_size=8"),
