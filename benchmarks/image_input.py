@@ -123,13 +123,7 @@ def one_core(sizes: Sequence[str], rounds: int) -> None:
     """The first table."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
-    titles = (
-        "image",
-        "loader",
-        "images a second of a core, median (all)",
-        "of torchvision's",
-        "off by, of 255",
-    )
+    titles = ("image", "loader", "images/s of a core, median (all)", "times torchvision's", "off by, of 255")
     print(f"| {' | '.join(titles)} |\n{'|---' * len(titles)}|")
     for size in sizes:
         with tempfile.TemporaryDirectory() as place:

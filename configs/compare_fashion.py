@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.comparing import finetune, length, ordered, run, small_base
+from configs.comparing import SCRATCH, amd, dmae, finetune, kd, length, ordered, run, shorten, small_base
 
 LAST_LAYERS = {"student_layers": (4,), "teacher_layers": (6,)}
 
@@ -43,22 +43,14 @@ def get_config(argument: str = "") -> ConfigDict:
 
 
 def _methods(steps: int) -> dict[str, Any]:
-    def dmae(visible: int) -> dict[str, Any]:
-        """DMAE's loss, CLS token and all, at 3/4 of the depth; the pixels' normalisation is everyone's."""
-        loss = {"align": "l1", "feature_norm": "l2", "layers": "sum"}
-        align = {"student_layers": (3,), "teacher_layers": (5,), "projection": "linear_bias"}
-        return run("dmae", steps, mask={"student_visible": visible}, loss=loss, align=align)
-
     return {
-        "scratch": {"method": "mae", "steps": 0, "epochs": 0.0},  # not trained at all
+        "scratch": SCRATCH,
         "mae": run("mae", steps),
-        "dmae75": dmae(12),
-        "dmae95": dmae(2),
-        "dmae98": dmae(1),
-        # Features as they are, as published; "layernorm" was no better on the held-out images, see _tune.
-        "amd": run("amd", steps, loss={"feature_norm": "none"}),
-        # Logits of a teacher that was fine-tuned on as many labels as the student will be; all images.
-        "kd": run("kd", steps, finetune={"kd_weight": 1.0}),
+        "dmae75": dmae(steps, 5, mask={"student_visible": 12}),
+        "dmae95": dmae(steps, 5, mask={"student_visible": 2}),
+        "dmae98": dmae(steps, 5, mask={"student_visible": 1}),
+        "amd": amd(steps),
+        "kd": kd(steps),
     }
 
 
@@ -150,8 +142,6 @@ def _smoke(plan: ConfigDict) -> None:
     """Two seeds on the embedded images, a few steps each."""
     plan.seeds, plan.labels = (0, 1), (0.1, 1.0)
     plan.base.data.source = "embedded"
-    for part in (plan.teacher, plan.finetune, *plan.methods.values()):
-        if part.get("steps"):
-            part.steps, part.optim.warmup_steps = 10, 1
+    shorten((plan.teacher, plan.finetune, *plan.methods.values()))
     plan.base.probe.examples = 500
     plan.ablations = {"alignment": plan.ablations.alignment}

@@ -14,7 +14,20 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.comparing import finetune, length, ordered, run, small_base, three_and_a_half_times
+from configs.comparing import (
+    SCRATCH,
+    amd,
+    curve,
+    dmae,
+    finetune,
+    kd,
+    length,
+    ordered,
+    run,
+    shorten,
+    small_base,
+    three_and_a_half_times,
+)
 
 EPOCH = 60_000 // 64  # steps
 EPOCHS = (1, 3, 10, 30)  # of the points of a curve; the teacher has as many as the last
@@ -42,7 +55,10 @@ def get_config(argument: str = "") -> ConfigDict:
     plan.finetune = finetune(0)
     plan.finetune_on = {share: length(steps) for share, steps in FINETUNING.items()}
     plan.methods = ordered(_methods(REFERENCE * EPOCH))
-    questions = {f"{name}_by_epochs": _longer(name, epochs) for name in ("mae", "dmae75", "amd")}
+    points = {f"{n}_epoch{'s' * (n > 1)}": n * EPOCH for n in epochs}
+    questions = {
+        f"{name}_by_epochs": curve(name, REFERENCE * EPOCH, points) for name in ("mae", "dmae75", "amd")
+    }
     plan.curves = {"curves": ordered({name: f"{name}_by_epochs" for name in ("mae", "dmae75", "amd")})}
     labels: dict[str, tuple[float, ...]] = dict.fromkeys(questions, (0.1,))
     if wide:  # frozen encoders alone, but for the first table
@@ -61,24 +77,12 @@ def get_config(argument: str = "") -> ConfigDict:
 
 
 def _methods(steps: int) -> dict[str, Any]:
-    dmae: dict[str, Any] = {
-        "loss": {"align": "l1", "feature_norm": "l2", "layers": "sum"},
-        "align": {"student_layers": (3,), "teacher_layers": (6,), "projection": "linear_bias"},
-    }
     return {
-        "scratch": {"method": "mae", "steps": 0, "epochs": 0.0},  # not trained at all
+        "scratch": SCRATCH,
         "mae": run("mae", steps),
-        "dmae75": run("dmae", steps, **dmae),
-        "amd": run("amd", steps, loss={"feature_norm": "none"}),
-        "kd": run("kd", KD_STEPS, finetune={"kd_weight": 1.0}),
-    }
-
-
-def _longer(name: str, epochs: tuple[int, ...]) -> dict[str, Any]:
-    """The points of a curve; the reference is the method itself."""
-    return {
-        f"{n}_epoch{'s' * (n > 1)}": {"of": name, **({} if n == REFERENCE else length(n * EPOCH))}
-        for n in epochs
+        "dmae75": dmae(steps, 6),
+        "amd": amd(steps),
+        "kd": kd(KD_STEPS),
     }
 
 
@@ -149,12 +153,9 @@ def _smoke(plan: ConfigDict) -> None:
     plan.seeds, plan.labels = (0, 1), (0.1, 1.0)
     plan.base.data.source = "embedded"
     plan.base.probe.examples = 500
-    few = {"steps": 10, "optim": {"warmup_steps": 1}}
-    for part in (plan.teacher, *plan.methods.values(), *plan.finetune_on.values()):
-        if part.get("steps"):
-            part.update(few)
+    shorten((plan.teacher, *plan.methods.values(), *plan.finetune_on.values()))
     plan.teachers = {"of_another_seed": {"seed": 100}}
-    twice = {"steps": 20, "optim": {"warmup_steps": 2}}
+    twice = length(20)
     kd = {"of": "kd", "after": "amd", **twice}
     plan.ablations = ordered(
         {

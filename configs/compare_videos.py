@@ -12,7 +12,17 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common
-from configs.comparing import length, ordered, run, three_and_a_half_times
+from configs.comparing import (
+    SCRATCH,
+    curve,
+    kd,
+    length,
+    ordered,
+    run,
+    scored_at_the_end,
+    shorten,
+    three_and_a_half_times,
+)
 
 STEPS = (1250, 5000, 20_000)  # half a pass over the videos, two and eight; each is seen in four views
 REFERENCE = 5000
@@ -33,10 +43,11 @@ def get_config(argument: str = "") -> ConfigDict:
     plan.finetune_on = {share: length(steps) for share, steps in FINETUNING.items()}
     plan.methods = ordered(_methods())
     one_frame = {"data": {"frames": 1}, "model": {"tubelet": 1}}
+    points = {f"{n}_steps": n for n in STEPS}
     plan.ablations = ordered(
         {
             "one_frame": ordered({"scratch": {"of": "scratch", "finetuning": one_frame}}),
-            **{f"{name}_by_steps": ordered(_longer(name)) for name in ("videomae", "amd")},
+            **{f"{name}_by_steps": ordered(curve(name, REFERENCE, points)) for name in ("videomae", "amd")},
         }
     )
     plan.ablation_labels = {"one_frame": plan.labels, "videomae_by_steps": (0.01,), "amd_by_steps": (0.01,)}
@@ -53,11 +64,8 @@ def _base() -> ConfigDict:
     common.small_videos(config)
     three_and_a_half_times(config)
     config.data.train_split = "train[:40000]"
-    config.steps, config.epochs = 0, 0.0
-    config.eval.every_epochs = 1e6  # at the end
     config.probe.examples = 10_000
-    config.log.every, config.log.pictures_every = 100, 0
-    config.checkpoint.every, config.checkpoint.keep = 500, 1
+    scored_at_the_end(config)
     return config
 
 
@@ -70,16 +78,11 @@ def _finetune() -> dict[str, Any]:
 
 def _methods() -> dict[str, Any]:
     return {
-        "scratch": {"method": "mae", "steps": 0, "epochs": 0.0},  # not trained at all
+        "scratch": SCRATCH,
         "videomae": run("mae", REFERENCE),
         "amd": run("amd", REFERENCE),
-        # Logits of a teacher that was fine-tuned on as many labels as the student will be; all videos.
-        "kd": run("kd", KD_STEPS, finetune={"kd_weight": 1.0}),
+        "kd": kd(KD_STEPS),
     }
-
-
-def _longer(name: str) -> dict[str, Any]:
-    return {f"{n}_steps": {"of": name, **({} if n == REFERENCE else length(n))} for n in STEPS}
 
 
 def _tune(plan: ConfigDict) -> None:
@@ -104,11 +107,12 @@ def _smoke(plan: ConfigDict) -> None:
     plan.seeds = (0, 1)
     plan.base.data.train_split, plan.base.data.eval_split = "train[:1600]", "eval[:320]"
     plan.base.probe.examples = 320
-    few = {"steps": 10, "optim": {"warmup_steps": 1}}
-    for part in (plan.teacher, *plan.methods.values(), *plan.finetune_on.values()):
-        if part.get("steps"):
-            part.update(few)
-    for question in ("videomae_by_steps", "amd_by_steps"):
-        for variant in plan.ablations[question].values():
-            if variant.get("steps"):
-                variant.update(few)
+    longer = (plan.ablations[name].values() for name in ("videomae_by_steps", "amd_by_steps"))
+    shorten(
+        (
+            plan.teacher,
+            *plan.methods.values(),
+            *plan.finetune_on.values(),
+            *(variant for variants in longer for variant in variants),
+        )
+    )

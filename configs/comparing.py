@@ -1,6 +1,6 @@
 """What plans of comparisons share. No config itself."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -18,14 +18,18 @@ def small_base() -> ConfigDict:
     config = common.base()
     common.small_images(config)
     config.data.source, config.data.name = "tfds", "fashion_mnist"
-    # A method says how long it runs; scores are made at the end.
-    config.steps, config.epochs = 0, 0.0
     config.optim.base_lr = 8e-3  # 2e-3 at batch 64; better than half of it in compare_fashion.py:tune
-    config.eval.every_epochs = 1e6
     config.probe.examples = 20_000
+    scored_at_the_end(config)
+    return config
+
+
+def scored_at_the_end(config: ConfigDict) -> None:
+    """As the cells of a comparison are; a method says how long it runs."""
+    config.steps, config.epochs = 0, 0.0
+    config.eval.every_epochs = 1e6
     config.log.every, config.log.pictures_every = 100, 0
     config.checkpoint.every, config.checkpoint.keep = 500, 1
-    return config
 
 
 def three_and_a_half_times(base: ConfigDict, wide: int = 1) -> None:
@@ -47,6 +51,40 @@ def run(method: str, steps: int, **sections: Mapping[str, Any]) -> dict[str, Any
     """What a run changes: its method, its length, and whole sections."""
     its = length(steps)
     return {"method": method, **its, **sections, "optim": {**sections.get("optim", {}), **its["optim"]}}
+
+
+SCRATCH = {"method": "mae", "steps": 0, "epochs": 0.0}  # not trained at all
+
+
+def dmae(steps: int, teacher_layer: int, **sections: Mapping[str, Any]) -> dict[str, Any]:
+    """DMAE's loss, CLS token and all, at 3/4 of the depth; the pixels' normalisation is everyone's."""
+    loss = {"align": "l1", "feature_norm": "l2", "layers": "sum"}
+    align = {"student_layers": (3,), "teacher_layers": (teacher_layer,), "projection": "linear_bias"}
+    return run("dmae", steps, loss=loss, align=align, **sections)
+
+
+def amd(steps: int) -> dict[str, Any]:
+    """Features as they are, as published; "layernorm" was no better in compare_fashion.py:tune."""
+    return run("amd", steps, loss={"feature_norm": "none"})
+
+
+def kd(steps: int) -> dict[str, Any]:
+    """Logits of a teacher that was fine-tuned on as many labels as the student will be; all examples."""
+    return run("kd", steps, finetune={"kd_weight": 1.0})
+
+
+def curve(of: str, reference: int, points: Mapping[str, int]) -> dict[str, Any]:
+    """Runs of a method of other lengths, label → steps; the one of `reference` steps is the method itself."""
+    return {
+        label: {"of": of, **({} if steps == reference else length(steps))} for label, steps in points.items()
+    }
+
+
+def shorten(parts: Iterable[Any]) -> None:
+    """Ten steps for each of a plan's runs that has any."""
+    for part in parts:
+        if part.get("steps"):
+            part.update(length(10))
 
 
 def finetune(steps: int) -> dict[str, Any]:

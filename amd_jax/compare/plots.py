@@ -4,14 +4,13 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from amd_jax.compare import grid
 from amd_jax.compare.grid import Recipe
-from amd_jax.compare.scores import Column, Cost, Results, by_seed, columns, cost
+from amd_jax.compare.scores import Column, Cost, Results, by_seed, columns, cost, mean_and_spread
 
 
 def scores_by_method(plan: ConfigDict, results: Results, workdir: Path) -> None:
@@ -26,8 +25,8 @@ def scores_by_method(plan: ConfigDict, results: Results, workdir: Path) -> None:
             if not values:
                 continue
             axis.plot(values, [row] * len(values), "o", color="0.7", markersize=4)
-            spread = np.std(values, ddof=1) if len(values) > 1 else 0.0
-            axis.errorbar(np.mean(values), row, xerr=spread, fmt="|", color="C0", markersize=12, capsize=3)
+            mean, spread = mean_and_spread(values)
+            axis.errorbar(mean, row, xerr=spread, fmt="|", color="C0", markersize=12, capsize=3)
         axis.set_title(column.title, fontsize=9)
         axis.set_xlabel("top-1 %", fontsize=8)
         axis.grid(axis="x", alpha=0.3)
@@ -84,8 +83,7 @@ def _points(
     for recipe in recipes:
         spent, values = cost(plan, recipe, results), list(by_seed(plan, recipe, column, results).values())
         if spent and values:
-            spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-            points.append((spent_on(spent), float(np.mean(values)), spread))
+            points.append((spent_on(spent), *mean_and_spread(values)))
     return sorted(points)
 
 

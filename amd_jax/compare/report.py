@@ -4,13 +4,12 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from amd_jax.compare import grid
 from amd_jax.compare.cell import Result
 from amd_jax.compare.grid import Recipe
-from amd_jax.compare.scores import Column, Results, by_seed, columns, cost, teachers_scores
+from amd_jax.compare.scores import Column, Results, by_seed, columns, cost, mean_and_spread, teachers_scores
 
 
 def write(plan: ConfigDict, results: Results, workdir: Path) -> None:
@@ -96,9 +95,8 @@ def _row(
 def _spread(plan: ConfigDict, values: Sequence[float], sign: str = "") -> str:
     if not values:
         return "–"
-    text = f"{np.mean(values):{sign}.2f}"
-    if len(values) > 1:
-        text += f" ± {np.std(values, ddof=1):.2f}"
+    mean, spread = mean_and_spread(values)
+    text = f"{mean:{sign}.2f}" + (f" ± {spread:.2f}" if len(values) > 1 else "")
     missing = len(plan.seeds) - len(values)
     return text + (f" ({len(values)} of {len(plan.seeds)} seeds)" if missing else "")
 

@@ -49,6 +49,11 @@ def by_seed(plan: ConfigDict, recipe: Recipe, column: Column, results: Results) 
     return {seed: results[cell][key] for seed, (cell, key) in found.items() if key in results.get(cell, {})}
 
 
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and the sample's standard deviation, which is 0 for one value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
 def cost(plan: ConfigDict, recipe: Recipe, results: Results) -> Cost | None:
     """None where no seed has been trained."""
     found = [results[name] for seed in plan.seeds if (name := recipe.pretrained(seed)) in results]

@@ -9,11 +9,7 @@ from PIL import Image
 LeastScale = Callable[[int, int], float]  # of height and width: the part of them that is still enough
 
 _START = b"\xff\xd8"
-_FRACTIONS = (
-    8,
-    4,
-    2,
-)  # what libjpeg-turbo has fast code for; it takes longer for 7/8 to 5/8 than for the whole
+_FRACTIONS = (8, 4, 2)  # libjpeg-turbo takes longer for 7/8 to 5/8 than for the whole
 
 
 def decode(data: bytes, least: LeastScale | None = None) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """Decoded examples of a source; those that cannot be read are replaced or left out, counted and named."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -27,8 +28,8 @@ class Reader:
     source: Source
     channels: int  # 1 or 3
     sampler: Sampler
-    # Of an image's height, width and key, the part of them that is enough; None: images are decoded whole.
-    least_scale: Callable[[int, int, tuple[int, ...]], float] | None = None
+    # Of a key, height and width, the part of these that is enough; None: images are decoded whole.
+    least_scale: Callable[[tuple[int, ...], int, int], float] | None = None
 
     def read(self, index: int, key: tuple[int, ...]) -> tuple[np.ndarray, int]:
         """The example at `index`, uint8 [T, H, W, channels], and its label; raises OSError if unreadable.
@@ -38,8 +39,7 @@ class Reader:
         """
         content, label = self.source[index]
         if isinstance(content, bytes) or (isinstance(content, np.ndarray) and content.ndim < 4):
-            scale = self.least_scale
-            least = (lambda height, width: scale(height, width, key)) if scale else None
+            least = functools.partial(self.least_scale, key) if self.least_scale else None
             return transforms.decode(content, self.channels, least)[None], label
         with open_video(content) as video:
             wanted = self.sampler(video.count, np.random.default_rng((*key, _FRAMES)))

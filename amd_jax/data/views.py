@@ -66,7 +66,7 @@ class TrainViews:
             views[number] = self._image(frames[0], rng) if self.frames == 1 else self._clip(frames, rng)
         return views
 
-    def least_scale(self, height: int, width: int, key: tuple[int, ...]) -> float:
+    def least_scale(self, key: tuple[int, ...], height: int, width: int) -> float:
         """The part of an image's height and width at which no view of this key is smaller than `size`."""
         ratio, scales = transforms.ratio_for(self.crop_ratio, self.size), []
         for number in range(self.repeats):

@@ -52,13 +52,17 @@ class Program:
     @property
     def flops_per_step(self) -> float:
         """Model FLOPs over all devices, recomputation not counted."""
-        return float(self.task.flops_per_example * self.config.batch_size * self.config.data.repeats)
+        return float(self.task.flops_per_example * self._views)
 
     @property
     def eight_bit_flops_per_step(self) -> float:
         """Those of `flops_per_step` that the teacher does in eight bits."""
-        views = self.config.batch_size * self.config.data.repeats
-        return float(self.task.eight_bit_flops_per_example * views)
+        return float(self.task.eight_bit_flops_per_example * self._views)
+
+    @property
+    def _views(self) -> int:
+        """Examples of a step, over all devices."""
+        return self.config.batch_size * self.config.data.repeats
 
     def init_state(self, key: jax.Array, start: Any) -> TrainState:
         """The state before the first step: the parameters in `start`, and random ones where it has none."""

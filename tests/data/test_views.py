@@ -133,5 +133,5 @@ def test_images_are_read_at_no_less_than_every_view_needs(size: int | tuple[int,
             transforms.crop_box(90, 120, (0.2, 1.0), transforms.ratio_for((3 / 4, 4 / 3), size), rng)
             for rng in (np.random.default_rng((5, number, view)) for view in range(3))
         ]
-        scale = views.least_scale(90, 120, (5, number))
+        scale = views.least_scale((5, number), 90, 120)
         assert scale == max(max(rows / height, columns / width) for _, _, height, width in boxes)
