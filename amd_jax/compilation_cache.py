@@ -2,7 +2,8 @@
 
 jax's own variables decide otherwise: JAX_COMPILATION_CACHE_DIR names another folder, which is then jax's
 business alone, and JAX_ENABLE_COMPILATION_CACHE=false keeps nothing. jax keeps what took a second to compile;
-of several processes of a run only the first one writes, and all may read at once.
+of several processes of a run only the first one writes, and all may read at once. What several CPU devices
+compute together is not kept, whatever these say.
 """
 
 import contextlib
@@ -32,6 +33,8 @@ def enable() -> None:
 
     A folder that cannot be written is named in a warning, and stops nothing.
     """
+    if not _may_be_kept():
+        _CONFIG.update("jax_enable_compilation_cache", False)
     if not _CONFIG.jax_enable_compilation_cache or _CONFIG.jax_compilation_cache_dir:
         return
     here = folder("xla")
@@ -46,6 +49,15 @@ def enable() -> None:
     _CONFIG.update("jax_compilation_cache_dir", str(here))
     if _CONFIG.jax_compilation_cache_max_size == -1:
         _CONFIG.update("jax_compilation_cache_max_size", MAX_BYTES)
+
+
+def _may_be_kept() -> bool:
+    """Not what several CPU devices compute together, in one process or in many.
+
+    A program that jax 0.10 has read back no longer says which of two collectives comes first, as one that was
+    compiled does: some devices begin with the one, some with the other, and all wait for ever.
+    """
+    return jax.default_backend() != "cpu" or jax.device_count() == 1
 
 
 def _sweep(here: Path) -> None:
@@ -65,7 +77,7 @@ def _sweep(here: Path) -> None:
 def elsewhere(here: Path) -> Iterator[None]:
     """Inside, `here` is the cache, whatever was set; jax forgets what it has compiled on entering."""
     before = {name: getattr(_CONFIG, name) for name in _SETTINGS}
-    _set(dict(zip(_SETTINGS, (str(here), -1, True), strict=True)))
+    _set(dict(zip(_SETTINGS, (str(here), -1, _may_be_kept()), strict=True)))
     try:
         yield
     finally:

@@ -21,13 +21,13 @@ from hypothesis import settings
 
 from tests import gcs
 
-# The same small models are compiled by many tests, and by the runs that tests start as processes.
-CACHE = os.environ.setdefault(
+# Runs of one device, which tests start as processes, compile the same small models; several CPU devices, as
+# here, must not keep what they compile (see amd_jax/compilation_cache.py).
+jax.config.update("jax_enable_compilation_cache", False)
+os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), f"amd_jax_test_cache_{os.getuid()}")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-jax.config.update("jax_compilation_cache_dir", CACHE)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("suite")

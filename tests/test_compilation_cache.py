@@ -88,8 +88,19 @@ def test_what_the_user_or_the_disk_does_not_want_stops_nothing(
     assert "Traceback" not in err
 
 
-def test_a_kept_program_computes_the_same_bits(tmp_path: Path, no_program_is_too_small: None) -> None:
+@pytest.mark.parametrize("named_by", ["XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"])
+def test_several_cpu_devices_keep_nothing(tmp_path: Path, named_by: str) -> None:
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", named_by: str(tmp_path)}
+    for _ in range(2):
+        assert said(started(**two))[0][0] == "0"
+    assert not list(tmp_path.rglob("*-cache"))
+
+
+def test_a_kept_program_computes_the_same_bits(
+    tmp_path: Path, no_program_is_too_small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """And `elsewhere` begins with nothing and leaves no trace."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
     hits: list[bool] = []
     jax.monitoring.register_event_listener(lambda event, **_: hits.append("cache_hits" in event))
     before = jax.config.jax_compilation_cache_dir

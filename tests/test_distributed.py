@@ -83,7 +83,7 @@ def test_processes_that_share_parameters_start_from_weights_as_one_does(
     together.write_weights(tmp_path)
     command = [sys.executable, "-m", "tests.together", str(tmp_path)]
     place = [f"127.0.0.1:{free_port()}", "2", "2"]
-    environment = {**os.environ, "XLA_FLAGS": QUICK}
+    environment = {**os.environ, "XLA_FLAGS": QUICK, "JAX_ENABLE_COMPILATION_CACHE": "false"}
     processes = [
         subprocess.Popen(
             [*command, str(i), *place], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
@@ -175,17 +175,13 @@ def stage(out: Path, name: str, *ends: str) -> list[subprocess.Popen[str]]:
     ]
     if count > 1:
         flags += ["--distributed", f"--coordinator=127.0.0.1:{free_port()}", f"--processes={count}"]
-    devices = f"--xla_force_host_platform_device_count={8 // count} --xla_backend_optimization_level=0"
+    devices = f"--xla_force_host_platform_device_count={8 // count}"
     commands = [
         [sys.executable, "-m", "tests.recorded", str(out.parent / f"{name}.{i}"), end, *flags]
         + ([f"--process={i}"] if count > 1 else [])
         for i, end in enumerate(ends)
     ]
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": f"{devices} {QUICK}",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    environment = {**os.environ, "XLA_FLAGS": f"{devices} {QUICK}"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return [subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) for command in commands]
 
