@@ -100,7 +100,7 @@ def test_a_kept_program_computes_the_same_bits(
     tmp_path: Path, no_program_is_too_small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And `elsewhere` begins with nothing and leaves no trace."""
-    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)  # several keep nothing
     hits: list[bool] = []
     jax.monitoring.register_event_listener(lambda event, **_: hits.append("cache_hits" in event))
     before = jax.config.jax_compilation_cache_dir
