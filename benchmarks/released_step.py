@@ -4,8 +4,9 @@
     git clone https://github.com/UCSC-VLAA/DMAE REFS/DMAE
     python benchmarks/released_step.py --refs=REFS
 
-ViT-L to ViT-B in float32 on random input: AMD on two videos of 16 × 224 × 224, DMAE on eight images. The two
-sides take turns, each in processes of its own, which also measure what products of large matrices reach.
+In float32 on random input: AMD on two videos of 16 × 224 × 224 and DMAE on eight images, both ViT-L to ViT-B,
+and fine-tuning of ViT-B on as many. The two sides take turns, each in processes of its own, which also
+measure what products of large matrices reach.
 Prints rows of a table; wants PyTorch and some 10 GB of memory.
 """
 
@@ -29,7 +30,12 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 # Config, batch, and the name of the released step.
-STEPS = {"AMD, videos": ("vitb_k400", 2, "amd"), "DMAE, images": ("dmae_vitb_in1k", 8, "dmae")}
+STEPS = {
+    "AMD, videos": ("vitb_k400", 2, "amd"),
+    "DMAE, images": ("dmae_vitb_in1k", 8, "dmae"),
+    "fine-tuning, videos": ("finetune_vitb_k400", 2, "finetune_videos"),
+    "fine-tuning, images": ("finetune_vitb_in1k", 8, "finetune_images"),
+}
 MATRIX = 2048
 
 
@@ -104,6 +110,32 @@ def released_dmae(refs: str, batch: int) -> tuple[Any, Callable[[], Any]]:
     return student, loss
 
 
+def released_finetune(repository: str, batch: int, shape: tuple[int, ...]) -> tuple[Any, Callable[[], Any]]:
+    """A ViT-B and its loss on examples that are mixed with each other."""
+    import torch
+    from torch import nn
+
+    sys.path.insert(0, repository)
+    norm = functools.partial(nn.LayerNorm, eps=1e-6)
+    base = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4}
+    base |= {"qkv_bias": True, "norm_layer": norm, "drop_path_rate": 0.1}
+    if len(shape) == 4:
+        from models import modeling_finetune
+
+        model = modeling_finetune.VisionTransformer(**base, num_classes=400, all_frames=16, init_scale=0.001)
+    else:
+        import models_vit
+
+        model = models_vit.VisionTransformer(**base, num_classes=1000, global_pool=True)
+    inputs, labels = torch.rand(batch, *shape), torch.eye(model.head.out_features)[:batch]
+
+    def loss() -> Any:
+        mixed, target = (0.7 * x + 0.3 * x.flip(0) for x in (inputs, labels))
+        return nn.functional.cross_entropy(model.train()(mixed), target)
+
+    return model, loss
+
+
 def released(name: str, refs: str, batch: int) -> tuple[Callable[[], Any], Callable[[], Any], float]:
     """A step, a product of large matrices, and 0.0: nobody there counts FLOPs."""
     import torch
@@ -112,7 +144,12 @@ def released(name: str, refs: str, batch: int) -> tuple[Callable[[], Any], Calla
     vars(np)["float"] = float  # as NumPy of their time had it
     install()
     torch.manual_seed(0)
-    student, loss = {"amd": released_amd, "dmae": released_dmae}[name](refs, batch)
+    if name == "finetune_videos":
+        student, loss = released_finetune(f"{refs}/AMD", batch, (3, 16, 224, 224))
+    elif name == "finetune_images":
+        student, loss = released_finetune(f"{refs}/DMAE", batch, (3, 224, 224))
+    else:
+        student, loss = {"amd": released_amd, "dmae": released_dmae}[name](refs, batch)
     trained = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, betas=(0.9, 0.95), weight_decay=0.05)
 
@@ -138,6 +175,7 @@ def ours(config_name: str, batch: int) -> tuple[Callable[[], Any], Callable[[], 
 
     config = importlib.import_module(f"configs.{config_name}").get_config()
     config.batch_size, config.data.repeats, config.teacher.random = batch, 1, True
+    config.finetune.mix_groups = 1
     mesh = sharding.make_mesh(data=1, fsdp=1, tensor=1)
     built = program.build(hardware.resolved(config, "cpu"), mesh, examples=1000, classes=10)
     running = Running(built, 10)

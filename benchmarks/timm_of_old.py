@@ -53,23 +53,56 @@ class Block(nn.Module):
         num_heads: int,
         mlp_ratio: float,
         qkv_bias: bool,
-        qk_scale: None,
         norm_layer: Any,
+        qk_scale: None = None,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         assert qk_scale is None
+        self.drop_path = drop_path
         self.norm1, self.norm2 = norm_layer(dim), norm_layer(dim)
         self.attn = Attention(dim, num_heads, qkv_bias)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(self, x: Any) -> Any:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + drop_path(self.attn(self.norm1(x)), self.drop_path, self.training)
+        return x + drop_path(self.mlp(self.norm2(x)), self.drop_path, self.training)
 
 
-def drop_path(x: Any, *unused: Any) -> Any:
-    """No block is dropped in pre-training."""
-    return x
+class VisionTransformer(nn.Module):
+    """The parts of a classifier, which is put together where it is used."""
+
+    def __init__(
+        self,
+        patch_size: int,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        norm_layer: Any,
+        num_classes: int,
+        drop_path_rate: float,
+    ) -> None:
+        super().__init__()
+        self.patch_embed = PatchEmbed(224, patch_size, 3, embed_dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, self.patch_embed.num_patches + 1, embed_dim))
+        self.pos_drop, self.norm = nn.Identity(), norm_layer(embed_dim)
+        rates = torch.linspace(0, drop_path_rate, depth).tolist()
+        blocks = [Block(embed_dim, num_heads, mlp_ratio, qkv_bias, norm_layer, None, p) for p in rates]
+        self.blocks = nn.ModuleList(blocks)
+        self.head = nn.Linear(embed_dim, num_classes)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.forward_features(x))  # which the released class has
+
+
+def drop_path(x: Any, rate: float = 0.0, training: bool = False) -> Any:
+    """Leaves a block out for some of the examples."""
+    if not rate or not training:
+        return x
+    return x * x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(1 - rate) / (1 - rate)
 
 
 def install() -> None:
@@ -77,7 +110,9 @@ def install() -> None:
     names: dict[str, dict[str, Any]] = {
         "timm": {"__version__": "0.3.2"},
         "timm.models": {},
-        "timm.models.vision_transformer": {"PatchEmbed": PatchEmbed, "Block": Block, "Mlp": Mlp},
+        "timm.models.vision_transformer": {
+            part.__name__: part for part in (PatchEmbed, Block, Mlp, VisionTransformer)
+        },
         "timm.models.layers": {
             "drop_path": drop_path,
             "to_2tuple": lambda x: x if isinstance(x, tuple) else (x, x),
@@ -88,3 +123,6 @@ def install() -> None:
     for name, members in names.items():
         sys.modules[name] = module = ModuleType(name)
         module.__dict__.update(members)
+        if "." in name:  # a submodule is an attribute, too
+            parent, _, child = name.rpartition(".")
+            setattr(sys.modules[parent], child, module)
