@@ -143,10 +143,11 @@ KEYS: dict[str, Key] = {
             "attention": Key(
                 "auto",
                 "xla: XLA's own; cudnn: cuDNN's fused (GPU); heads: keeps no scores, from 128 tokens a head "
-                "at a time; auto: heads on the CPU, else XLA's",
+                "at a time; auto: XLA's on GPUs, else heads",
                 ("auto", "xla", "cudnn", "heads"),
             ),
             "remat": Key(False, "recompute each block in the backward pass, to save memory"),
+            "unroll": Key(False, "write the loop over layers out: fewer copies, longer to compile"),
         },
     ),
     **_section("student", _encoder("base", "the encoder that is trained")),

@@ -166,8 +166,9 @@ def resolved(config: ConfigDict, platform: str) -> ConfigDict:
     if model.residual == "auto":
         model.residual = model.dtype
     if model.attention == "auto":
-        # As measured on the CPU (docs/PERFORMANCE.md); elsewhere nothing has been measured to be better.
-        model.attention = "heads" if platform == "cpu" else "xla"
+        # As measured on the CPU (docs/PERFORMANCE.md) and as compiled for TPUs, where scores stay on the chip
+        # (docs/SCALING.md); on GPUs nothing has been measured to be better.
+        model.attention = "xla" if platform == "gpu" else "heads"
     if model.attention == "cudnn" and platform != "gpu":
         raise ConfigError(f"model.attention={model.attention!r} needs a GPU; this is {platform}")
     return config

@@ -58,7 +58,7 @@ def test_peak_flops(kind: str, dtype: str, tflops: float | None) -> None:
 
 @pytest.mark.parametrize(
     ("platform", "dtype", "attention"),
-    [("cpu", "float32", "heads"), ("gpu", "bfloat16", "xla"), ("tpu", "bfloat16", "xla")],
+    [("cpu", "float32", "heads"), ("gpu", "bfloat16", "xla"), ("tpu", "bfloat16", "heads")],
 )
 def test_auto_is_what_the_devices_are_good_at_whoever_asks(platform: str, dtype: str, attention: str) -> None:
     config = default()

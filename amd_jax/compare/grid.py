@@ -44,6 +44,7 @@ YOUNGER = {
     "data.holdout": 0.0,
     "data.jpeg": "exact",
     "model.residual": "auto",
+    "model.unroll": False,
     "optim.moments": "float32",
     "teacher.dtype": "",
 }

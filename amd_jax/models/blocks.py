@@ -39,6 +39,7 @@ class BlockConfig:
     residual: Any = jnp.float32  # type of what goes from block to block, to which each branch is added
     attention: Implementation = "xla"
     remat: bool = False
+    unroll: bool = False  # the loop over layers is written out
     frozen: bool = False  # nobody asks for gradients of the parameters
     kept_as: str = ""  # how frozen kernels are kept and multiplied: "int8", "fp8" or "", as they are computed
 
@@ -259,7 +260,7 @@ class Blocks(nn.Module):
             layer = jax.checkpoint(layer, prevent_cse=False)
         per_layer = (stacked, None if keep is None else keep.swapaxes(0, 1))
         if self.config.frozen:
-            return _tap_by_tap(layer, x, per_layer, self.depth, taps)
+            return _tap_by_tap(layer, x, per_layer, self.depth, taps, self.config.unroll)
         inner = any(tap < self.depth for tap in taps)
 
         def step(x: jax.Array, inputs: Any) -> tuple[jax.Array, jax.Array | None]:
@@ -268,7 +269,7 @@ class Blocks(nn.Module):
 
         # One scan, which gives every layer's output where one is wanted: cut at the taps, the parameters
         # would be copied on the way in and their gradients on the way out. A backward pass keeps far more.
-        x, outputs = jax.lax.scan(step, x, per_layer)
+        x, outputs = jax.lax.scan(step, x, per_layer, unroll=self.config.unroll)
         return x, {tap: x if outputs is None or tap == self.depth else outputs[tap - 1] for tap in taps}
 
 
@@ -278,6 +279,7 @@ def _tap_by_tap(
     per_layer: Any,
     depth: int,
     taps: tuple[int, ...],
+    unroll: bool,
 ) -> tuple[jax.Array, dict[int, jax.Array]]:
     """One scan from tap to tap: nothing but the wanted outputs is kept, and each layer is read where it lies.
 
@@ -294,6 +296,7 @@ def _tap_by_tap(
             ),
             x,
             jnp.arange(start, stop),
+            unroll=unroll,
         )
         if stop in taps:
             tapped[stop] = x

@@ -71,6 +71,7 @@ def encoder(config: ConfigDict, who: str) -> ViTConfig:
         residual=dtype if residual == "auto" else jnp.dtype(residual),
         attention="xla" if config.model.attention == "auto" else config.model.attention,
         remat=config.model.remat,
+        unroll=config.model.unroll,
     )
     more: dict[str, Any] = {}
     if who == "teacher":
@@ -133,6 +134,7 @@ def _align(config: ConfigDict, enc: ViTConfig, fixed: str) -> AlignConfig | None
         residual=t.residual,
         attention=t.attention,
         remat=t.remat,
+        unroll=t.unroll,
     )
     return AlignConfig(
         teacher_width=t.width,

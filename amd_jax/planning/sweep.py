@@ -45,7 +45,8 @@ class Planner:
           ConfigError: it cannot run on these devices.
         """
         config = hardware.resolved(config, self._where.platform)
-        config.model.attention = "xla"  # cuDNN's has the same shapes, and no CPU
+        if config.model.attention == "cudnn":
+            config.model.attention = "xla"  # of the same shapes, and also for CPUs
         mesh = programs.make_mesh(config, self._devices)
         run = programs.build(config, mesh, self._examples, self._classes)
         return estimate(run, self._where, self._examples, self._compiled(run))

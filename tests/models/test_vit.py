@@ -161,11 +161,19 @@ def test_a_samples_features_do_not_depend_on_the_rest_of_its_batch() -> None:
     assert abs(x[1] - y[1]).max() > 1e-2
 
 
-def test_recomputing_blocks_changes_neither_outputs_nor_gradients() -> None:
+@pytest.mark.parametrize(
+    ("how", "seen_by", "frozen"),
+    [("remat", "remat", False), ("unroll", f"unroll={DEPTH}", False), ("unroll", "unroll=2", True)],
+)
+def test_how_layers_are_run_changes_neither_outputs_nor_gradients(
+    how: str, seen_by: str, frozen: bool
+) -> None:
+    """Recomputed in the backward pass; without a loop, which a frozen stack has from tap to tap."""
     patches, at = inputs()
 
-    def run(remat: bool):
-        config = dataclasses.replace(CONFIG, block=dataclasses.replace(BLOCK, remat=remat))
+    def run(changed: bool):
+        block = dataclasses.replace(BLOCK, frozen=frozen, **{how: changed})
+        config = dataclasses.replace(CONFIG, block=block)
 
         def loss(params: Any) -> Any:
             x, taps = ViT(config).apply({"params": params}, visible(patches, at), at, (2,))
@@ -173,11 +181,11 @@ def test_recomputing_blocks_changes_neither_outputs_nor_gradients() -> None:
 
         text = str(jax.make_jaxpr(jax.grad(loss, has_aux=True))(weights(CONFIG)))
         grad = jax.jit(jax.value_and_grad(loss, has_aux=True))
-        return grad(weights(CONFIG)), "remat" in text
+        return grad(weights(CONFIG)), seen_by in text
 
-    (plain, saved), (again, recomputed) = run(False), run(True)
-    assert recomputed
-    assert not saved
+    (plain, before), (again, after) = run(False), run(True)
+    assert after
+    assert not before
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), plain, again)
 
 
