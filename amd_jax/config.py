@@ -143,7 +143,7 @@ KEYS: dict[str, Key] = {
             "attention": Key(
                 "auto",
                 "xla: XLA's own; cudnn: cuDNN's fused (GPU); heads: keeps no scores, from 128 tokens a head "
-                "at a time; auto: XLA's on GPUs, else heads",
+                "at a time; auto: XLA's on GPUs and where devices share heads, else heads",
                 ("auto", "xla", "cudnn", "heads"),
             ),
             "remat": Key(False, "recompute each block in the backward pass, to save memory"),

@@ -167,8 +167,9 @@ def resolved(config: ConfigDict, platform: str) -> ConfigDict:
         model.residual = model.dtype
     if model.attention == "auto":
         # As measured on the CPU (docs/PERFORMANCE.md) and as compiled for TPUs, where scores stay on the chip
-        # (docs/SCALING.md); on GPUs nothing has been measured to be better.
-        model.attention = "xla" if platform == "gpu" else "heads"
+        # (docs/SCALING.md); on GPUs nothing has been measured to be better. Devices that share heads would
+        # have to send them.
+        model.attention = "xla" if platform == "gpu" or config.mesh.tensor > 1 else "heads"
     if model.attention == "cudnn" and platform != "gpu":
         raise ConfigError(f"model.attention={model.attention!r} needs a GPU; this is {platform}")
     return config

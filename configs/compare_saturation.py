@@ -60,13 +60,13 @@ def get_config(argument: str = "") -> ConfigDict:
         f"{name}_by_epochs": curve(name, REFERENCE * EPOCH, points) for name in ("mae", "dmae75", "amd")
     }
     plan.curves = {"curves": ordered({name: f"{name}_by_epochs" for name in ("mae", "dmae75", "amd")})}
-    labels: dict[str, tuple[float, ...]] = dict.fromkeys(questions, (0.1,))
+    labels: dict[str, tuple[float, ...]] = dict.fromkeys(questions, (0.01,))
     if wide:  # frozen encoders alone, but for the first table
         plan.seeds, plan.labels, plan.teachers, labels = (0, 1), (0.1,), {}, {}
         del plan.methods["kd"]
     else:
         questions |= _asymmetry() | _then_kd()
-        labels |= {"teachers": (0.1,), "compute_of_amd": (0.1, 1.0)}
+        labels |= {"teachers": (0.01,), "compute_of_amd": (0.01, 1.0)}
     plan.ablations = ordered({name: ordered(variants) for name, variants in questions.items()})
     plan.ablation_labels = labels
     if argument == "tune":
@@ -94,6 +94,7 @@ def _asymmetry() -> dict[str, dict[str, Any]]:
             "30_epochs": {},
             "30_epochs_other_seed": {"taught_by": "of_another_seed"},
             "3_epochs": {"taught_by": "after_3_epochs"},
+            "30_epochs_in_eight_bits": {"teacher": {"dtype": "int8"}},
         },
         "patches_the_teacher_sees": {
             "12_as_the_student": {"mask": {"teacher_visible": 12}},

@@ -66,6 +66,8 @@ def test_auto_is_what_the_devices_are_good_at_whoever_asks(platform: str, dtype:
     assert (found.model.dtype, found.model.attention) == (dtype, attention)
     assert found.model.residual == dtype
     assert config.model.dtype == "auto"  # what the run records stays as it was asked for
+    config.mesh.tensor = 2
+    assert hardware.resolved(config, platform).model.attention == "xla"
 
 
 def test_what_was_asked_for_is_kept_and_refused_where_it_cannot_be_had() -> None:
