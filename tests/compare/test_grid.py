@@ -197,8 +197,8 @@ def test_another_teacher_is_another_cell_and_is_what_its_students_need() -> None
 def test_a_run_after_another_starts_from_its_encoder() -> None:
     cells = grid.cells(compare_saturation.get_config(), WORKDIR)
     before = cells["half_of_amd_5_epochs/seed2"]
-    after = cells["compute_of_amd_amd_5_epochs_then_kd_labels10/seed2"]
-    assert after.needs == (cells["teacher/labels10"], before)
+    after = cells["compute_of_amd_amd_5_epochs_then_kd_labels1/seed2"]
+    assert after.needs == (cells["teacher/labels1"], before)
     assert after.config.student.weights == str(WORKDIR / before.name)
 
 
