@@ -34,7 +34,7 @@ EPOCHS = (1, 3, 10, 30)  # of the points of a curve; the teacher has as many as 
 WIDE_EPOCHS = EPOCHS[:-1]
 REFERENCE = 10  # epochs of the first table, and of what is asked beside the curves
 # Steps of fine-tuning; see `_tune`.
-FINETUNING = {"labels1": 1050, "labels10": 3000, "labels100": 6000}
+FINETUNING = {"labels1": 1050, "labels10": 1050, "labels100": 6000}
 # What KD may take for AMD's ten epochs: a step is 5.36 GFLOP, AMD's 3.26.
 KD_STEPS = 5700
 
