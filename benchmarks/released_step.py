@@ -110,22 +110,24 @@ def released_dmae(refs: str, batch: int) -> tuple[Any, Callable[[], Any]]:
     return student, loss
 
 
-def released_finetune(repository: str, batch: int, shape: tuple[int, ...]) -> tuple[Any, Callable[[], Any]]:
+def released_finetune(videos: bool, refs: str, batch: int) -> tuple[Any, Callable[[], Any]]:
     """A ViT-B and its loss on examples that are mixed with each other."""
     import torch
     from torch import nn
 
-    sys.path.insert(0, repository)
+    sys.path.insert(0, f"{refs}/{'AMD' if videos else 'DMAE'}")
     norm = functools.partial(nn.LayerNorm, eps=1e-6)
     base = {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12, "mlp_ratio": 4}
     base |= {"qkv_bias": True, "norm_layer": norm, "drop_path_rate": 0.1}
-    if len(shape) == 4:
+    if videos:
         from models import modeling_finetune
 
+        shape: tuple[int, ...] = (3, 16, 224, 224)
         model = modeling_finetune.VisionTransformer(**base, num_classes=400, all_frames=16, init_scale=0.001)
     else:
         import models_vit
 
+        shape = (3, 224, 224)
         model = models_vit.VisionTransformer(**base, num_classes=1000, global_pool=True)
     inputs, labels = torch.rand(batch, *shape), torch.eye(model.head.out_features)[:batch]
 
@@ -136,6 +138,14 @@ def released_finetune(repository: str, batch: int, shape: tuple[int, ...]) -> tu
     return model, loss
 
 
+RELEASED: dict[str, Callable[[str, int], tuple[Any, Callable[[], Any]]]] = {
+    "amd": released_amd,
+    "dmae": released_dmae,
+    "finetune_videos": functools.partial(released_finetune, True),
+    "finetune_images": functools.partial(released_finetune, False),
+}
+
+
 def released(name: str, refs: str, batch: int) -> tuple[Callable[[], Any], Callable[[], Any], float]:
     """A step, a product of large matrices, and 0.0: nobody there counts FLOPs."""
     import torch
@@ -144,12 +154,7 @@ def released(name: str, refs: str, batch: int) -> tuple[Callable[[], Any], Calla
     vars(np)["float"] = float  # as NumPy of their time had it
     install()
     torch.manual_seed(0)
-    if name == "finetune_videos":
-        student, loss = released_finetune(f"{refs}/AMD", batch, (3, 16, 224, 224))
-    elif name == "finetune_images":
-        student, loss = released_finetune(f"{refs}/DMAE", batch, (3, 224, 224))
-    else:
-        student, loss = {"amd": released_amd, "dmae": released_dmae}[name](refs, batch)
+    student, loss = RELEASED[name](refs, batch)
     trained = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-5, betas=(0.9, 0.95), weight_decay=0.05)
 

@@ -107,12 +107,6 @@ def _smoke(plan: ConfigDict) -> None:
     plan.seeds = (0, 1)
     plan.base.data.train_split, plan.base.data.eval_split = "train[:1600]", "eval[:320]"
     plan.base.probe.examples = 320
-    longer = (plan.ablations[name].values() for name in ("videomae_by_steps", "amd_by_steps"))
-    shorten(
-        (
-            plan.teacher,
-            *plan.methods.values(),
-            *plan.finetune_on.values(),
-            *(variant for variants in longer for variant in variants),
-        )
-    )
+    shorten((plan.teacher, *plan.methods.values(), *plan.finetune_on.values()))
+    for question in ("videomae_by_steps", "amd_by_steps"):
+        shorten(plan.ablations[question].values())

@@ -43,6 +43,16 @@ def storage() -> Iterator[gcs.Storage]:
 
 
 @pytest.fixture
+def everything_is_kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Where this process has a compilation cache: no program is too small, nor of several CPU devices."""
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    yield
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+
+
+@pytest.fixture
 def bucket(storage: gcs.Storage) -> str:
     """The URL of an empty bucket, as gs://bucket1."""
     return storage.new_bucket()

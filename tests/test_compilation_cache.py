@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -34,15 +33,6 @@ def started(**environment: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", PROGRAM]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, cwd=ROOT, env=mine, text=True, **pipes)  # type: ignore[call-overload]
-
-
-@pytest.fixture
-def no_program_is_too_small() -> Iterator[None]:
-    """For the cache of this process."""
-    before = jax.config.jax_persistent_cache_min_compile_time_secs
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    yield
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
 
 
 def said(process: subprocess.Popen[str]) -> tuple[list[str], str]:
@@ -96,11 +86,9 @@ def test_several_cpu_devices_keep_nothing(tmp_path: Path, named_by: str) -> None
     assert not list(tmp_path.rglob("*-cache"))
 
 
-def test_a_kept_program_computes_the_same_bits(
-    tmp_path: Path, no_program_is_too_small: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("everything_is_kept")
+def test_a_kept_program_computes_the_same_bits(tmp_path: Path) -> None:
     """And `elsewhere` begins with nothing and leaves no trace."""
-    monkeypatch.setattr(jax, "device_count", lambda: 1)  # several keep nothing
     hits: list[bool] = []
     jax.monitoring.register_event_listener(lambda event, **_: hits.append("cache_hits" in event))
     before = jax.config.jax_compilation_cache_dir

@@ -9,6 +9,7 @@ import pytest
 from amd_jax.measuring import running
 
 
+@pytest.mark.usefixtures("everything_is_kept")
 def test_the_second_start_finds_what_the_first_one_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first one finds nothing, not even what this process had compiled before."""
     hits: list[bool] = []
@@ -21,16 +22,10 @@ def test_the_second_start_finds_what_the_first_one_compiled(monkeypatch: pytest.
             self.start = len(found)
             found.append(sum(hits))
 
-    before = jax.config.jax_persistent_cache_min_compile_time_secs
     monkeypatch.setattr(running, "Running", Stub)
-    monkeypatch.setattr(jax, "device_count", lambda: 1)  # several keep nothing
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    try:
-        Stub()
-        hits.clear()
-        found.clear()
-        last, cold = running.cold_and_warm(None, 10, lambda what: None)  # type: ignore[arg-type]
-    finally:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+    Stub()
+    hits.clear()
+    found.clear()
+    last, cold = running.cold_and_warm(None, 10, lambda what: None)  # type: ignore[arg-type]
     assert found[0] == 0 < found[1]
     assert (cold, last.start) == (0, 1)

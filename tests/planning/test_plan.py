@@ -97,6 +97,32 @@ def test_a_cpu_has_no_bound_and_computes_in_its_own_type() -> None:
     assert "A step takes at least" not in printed.page("x", found)
 
 
+@pytest.mark.parametrize(
+    ("topology", "asked", "found"),
+    [
+        ("cpu", "auto", "heads"),
+        ("cpu", "xla", "xla"),
+        ("gpu:h100", "auto", "xla"),
+        ("gpu:h100", "heads", "heads"),
+        ("gpu:h100", "cudnn", "xla"),  # which has the same shapes
+    ],
+)
+def test_a_plan_is_of_the_attention_that_a_run_would_take(
+    topology: str, asked: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = vitb_in1k.get_config("smoke")
+    config.model.attention = asked
+    build, built = sweep.programs.build, []
+
+    def noted(config: Any, *rest: Any) -> Any:
+        built.append(config.model.attention)
+        return build(config, *rest)
+
+    monkeypatch.setattr(sweep.programs, "build", noted)
+    planned(topology, config)
+    assert built == [found]
+
+
 def test_what_is_waited_for_adds_to_the_rest() -> None:
     found = dataclasses.replace(
         planned("gpu:8xa100"), bounds={"compute": 3.0, "memory": 5.0, "interconnect": 4.0}, waited=1.0
