@@ -26,6 +26,7 @@ def small_base() -> ConfigDict:
 
 def scored_at_the_end(config: ConfigDict) -> None:
     """As the cells of a comparison are; a method says how long it runs."""
+    config.model.unroll = True  # narrow layers: a tenth faster on a core, and compiled as soon
     config.steps, config.epochs = 0, 0.0
     config.eval.every_epochs = 1e6
     config.log.every, config.log.pictures_every = 100, 0

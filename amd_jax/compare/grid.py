@@ -37,14 +37,13 @@ from amd_jax.train.validate import validate
 
 TEACHER = "teacher"
 
-# Where things lie may change between two starts of a comparison; what is computed may not.
-PLACES = ("data.path", "student.weights", "teacher.weights")
+# Where things lie and how they are compiled may change between two starts; what is computed may not.
+NOT_THE_RESULT = ("data.path", "student.weights", "teacher.weights", "model.unroll")
 # Keys that are younger than results which somebody may have, at what was done before there were such.
 YOUNGER = {
     "data.holdout": 0.0,
     "data.jpeg": "exact",
     "model.residual": "auto",
-    "model.unroll": False,
     "optim.moments": "float32",
     "teacher.dtype": "",
 }
@@ -74,7 +73,7 @@ class Cell:
         """All that the result depends on, as JSON gives it back: the config, and what it needs likewise."""
         # An empty key asks for nothing, as it was before there was such a key.
         keys = flat(self.config).items()
-        kept = {k: v for k, v in keys if k not in PLACES and v != () and YOUNGER.get(k, ()) != v}
+        kept = {k: v for k, v in keys if k not in NOT_THE_RESULT and v != () and YOUNGER.get(k, ()) != v}
         for need in self.needs:
             kept[need.name] = hashlib.sha256(json.dumps(need.identity, sort_keys=True).encode()).hexdigest()
         return json.loads(json.dumps(kept))
