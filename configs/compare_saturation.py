@@ -66,6 +66,7 @@ def get_config(argument: str = "") -> ConfigDict:
         del plan.methods["kd"]
     else:
         questions |= _asymmetry() | _then_kd()
+        plan.scatters = {"asymmetry": tuple(_asymmetry()), "with_labels": ("compute_of_amd",)}
         labels |= {"teachers": (0.01,), "compute_of_amd": (0.01, 1.0)}
     plan.ablations = ordered({name: ordered(variants) for name, variants in questions.items()})
     plan.ablation_labels = labels
@@ -145,7 +146,7 @@ def _tune(plan: ConfigDict) -> None:
         name = f"fine_tuned_on_{100 * share:g}"
         questions[name] = {f"{steps}_steps": {"of": "mae", "finetuning": length(steps)} for steps in lengths}
         plan.ablation_labels[name] = (share,)
-    plan.curves = {}
+    plan.curves, plan.scatters = {}, {}
     plan.ablations = ordered({name: ordered(variants) for name, variants in questions.items()})
 
 
@@ -167,3 +168,4 @@ def _smoke(plan: ConfigDict) -> None:
     )
     plan.ablation_labels = {"mae_by_epochs": (0.1,), "teachers": (0.1,)}
     plan.curves = {"curves": ordered({"mae": "mae_by_epochs", "amd": "amd_by_epochs"})}
+    plan.scatters = {"asymmetry": ("teachers",)}

@@ -2,7 +2,7 @@
 
 Trains the plan's teacher and, from the same initial weights and data order, a student by each method for each
 seed; scores the frozen encoders and fine-tunes them. `DIR/results.md`, `DIR/results.png` and the plan's
-curves are renewed as results come in. What is finished is kept: the same command goes on. Exit codes are
+other plots are renewed as results come in. What is finished is kept: the same command goes on. Exit codes are
 those of exits.py.
 """
 
@@ -49,6 +49,7 @@ def main(argv: list[str]) -> int:
         report.write(wanted, results, workdir)
         plots.scores_by_method(wanted, results, workdir)
         plots.curves(wanted, results, workdir)
+        plots.scatters(wanted, results, workdir)
 
     try:
         check_on_disk("--workdir", place)

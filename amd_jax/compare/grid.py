@@ -18,6 +18,7 @@ A plan is what a file such as configs/compare_fashion.py returns:
                      A variant that changes nothing is the method itself.
     ablation_labels  question → those of `labels` that its variants are fine-tuned on; none if not said
     curves           name of a plot → label → the question whose variants are the points of a line
+    scatters         name of a plot → the questions in it, whose variants are points
 """
 
 import copy

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from amd_jax.compare import grid
 from amd_jax.compare.grid import Recipe
-from amd_jax.compare.scores import Column, Cost, Results, by_seed, columns, cost, mean_and_spread
+from amd_jax.compare.scores import Column, Cost, Results, by_seed, columns, cost, mean_and_spread, title
 
 
 def scores_by_method(plan: ConfigDict, results: Results, workdir: Path) -> None:
@@ -52,7 +52,7 @@ def curves(plan: ConfigDict, results: Results, workdir: Path) -> None:
         figure = Figure(figsize=(3.2 * len(asked), 2.6 * len(AGAINST)), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(len(AGAINST), len(asked), sharey="col", squeeze=False)
-        for (title, spent_on), row in zip(AGAINST, axes, strict=True):
+        for (against, spent_on), row in zip(AGAINST, axes, strict=True):
             for axis, column in zip(row, asked, strict=True):
                 for color, (label, question) in enumerate(lines.items()):
                     points = _points(plan, known[question].values(), column, spent_on, results)
@@ -62,12 +62,36 @@ def curves(plan: ConfigDict, results: Results, workdir: Path) -> None:
                             x, mean, yerr=spread, label=label, color=f"C{color}", marker="o", capsize=3
                         )
                 axis.set_xscale("log")
-                axis.set_xlabel(title, fontsize=8)
+                axis.set_xlabel(against, fontsize=8)
                 axis.grid(alpha=0.3)
         for axis, column in zip(axes[0], asked, strict=True):
             axis.set_title(column.title, fontsize=9)
         if axes[0, 0].get_legend_handles_labels()[1]:
             axes[0, 0].legend(fontsize=8)
+        _save(figure, workdir / f"{name}.png")
+
+
+def scatters(plan: ConfigDict, results: Results, workdir: Path) -> None:
+    """`NAME.png` for each of the plan's scatters: every variant of its questions, scores against TFLOP."""
+    known = grid.ablations(plan)
+    for name, questions in plan.get("scatters", {}).items():
+        labels = {share for question in questions for share in grid.ablation_labels(plan, question)}
+        asked = columns([share for share in plan.labels if share in labels])
+        figure = Figure(figsize=(3.2 * len(asked), 2.3 * len(questions)), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(len(questions), len(asked), squeeze=False)
+        for question, row in zip(questions, axes, strict=True):
+            for axis, column in zip(row, asked, strict=True):
+                for color, (variant, recipe) in enumerate(known[question].items()):
+                    for x, mean, spread in _points(plan, [recipe], column, lambda c: c.tflop, results):
+                        axis.errorbar(
+                            x, mean, spread, label=title(variant), color=f"C{color}", marker="o", capsize=3
+                        )
+                axis.set_title(f"{title(question)}: {column.title}", fontsize=8)
+                axis.set_xlabel("TFLOP", fontsize=8)
+                axis.grid(alpha=0.3)
+            if row[0].get_legend_handles_labels()[1]:
+                row[0].legend(fontsize=7)
         _save(figure, workdir / f"{name}.png")
 
 

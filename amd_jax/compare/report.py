@@ -9,7 +9,16 @@ from ml_collections import ConfigDict
 from amd_jax.compare import grid
 from amd_jax.compare.cell import Result
 from amd_jax.compare.grid import Recipe
-from amd_jax.compare.scores import Column, Results, by_seed, columns, cost, mean_and_spread, teachers_scores
+from amd_jax.compare.scores import (
+    Column,
+    Results,
+    by_seed,
+    columns,
+    cost,
+    mean_and_spread,
+    teachers_scores,
+    title,
+)
 
 
 def write(plan: ConfigDict, results: Results, workdir: Path) -> None:
@@ -18,7 +27,7 @@ def write(plan: ConfigDict, results: Results, workdir: Path) -> None:
     parts.append("## Differences\n\n" + _differences(plan, results))
     for question, variants in grid.ablations(plan).items():
         labels = grid.ablation_labels(plan, question)
-        parts.append(f"## {_title(question)}\n\n" + _ablation(plan, variants, labels, results))
+        parts.append(f"## {title(question)}\n\n" + _ablation(plan, variants, labels, results))
     temporary = workdir / "results.tmp"
     temporary.write_text("\n\n".join(parts) + "\n")
     os.replace(temporary, workdir / "results.md")
@@ -40,7 +49,7 @@ def _methods(plan: ConfigDict, results: Results) -> str:
         if (scores := teachers_scores(plan, cell, results)) is not None:
             numbers = ["–" if score is None else f"{score:.2f}" for score in scores]
             costs = [f"{results[cell]['tflop']:.2f}", f"{results[cell]['seconds']:.0f}"]
-            rows.append([f"*{_title(cell)}*", *numbers, *costs])
+            rows.append([f"*{title(cell)}*", *numbers, *costs])
     head = ["method", *(column.title for column in asked), "TFLOP", "seconds"]
     note = (
         f"\n\nTop-1 %, mean ± standard deviation over {len(plan.seeds)} seeds. TFLOP and seconds, here and "
@@ -79,7 +88,7 @@ def _ablation(
     rows = []
     for variant, recipe in variants.items():
         same = recipe.name in plan.methods and recipe.name != variant
-        label = f"{_title(variant)} ({recipe.name})" if same else _title(variant)
+        label = f"{title(variant)} ({recipe.name})" if same else title(variant)
         rows.append(_row(plan, label, recipe, asked, results))
     return _table(["", *(column.title for column in asked), "TFLOP", "seconds"], rows)
 
@@ -104,10 +113,6 @@ def _spread(plan: ConfigDict, values: Sequence[float], sign: str = "") -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _title(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def _setting(results: Results) -> str:

@@ -78,3 +78,8 @@ def teachers_scores(plan: ConfigDict, name: str, results: Results) -> list[float
     tuned = [results.get(f"{name}/{grid.share_name(share)}") for share in plan.labels]
     frozen = [results[name]["probe_top1"], results[name]["knn_top1"]]
     return [*frozen, *(cell and cell["eval_top1"] for cell in tuned)]
+
+
+def title(name: str) -> str:
+    """What a part of a plan is called in tables and pictures."""
+    return name.replace("_", " ")

@@ -61,7 +61,7 @@ def test_the_plot_is_a_picture_even_where_scores_are_missing(plan: ConfigDict, t
         assert min(picture.size) > 200
 
 
-def test_a_curve_is_what_was_spent_against_what_was_scored(tmp_path: Path) -> None:
+def test_curves_and_scatters_are_of_what_was_spent_and_scored(tmp_path: Path) -> None:
     saturation = compare_saturation.get_config("smoke")
     found = {
         "teacher": result(85) | {"tflop": 20.0},
@@ -77,6 +77,7 @@ def test_a_curve_is_what_was_spent_against_what_was_scored(tmp_path: Path) -> No
     # What came before is paid for as well; the same teacher taught both.
     assert scores.cost(saturation, known["teachers"]["then_kd"], found) == (30, 7.5, 120.0, 20.0)
     assert scores.cost(saturation, known["mae_by_epochs"]["3_epochs"], found) is None
-    plots.curves(saturation, found, tmp_path)
-    with Image.open(tmp_path / "curves.png") as picture:
-        assert min(picture.size) > 200
+    for draw, name in ((plots.curves, "curves.png"), (plots.scatters, "asymmetry.png")):
+        draw(saturation, found, tmp_path)
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 200
