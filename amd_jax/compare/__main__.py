@@ -32,8 +32,8 @@ def main(argv: list[str]) -> int:
 
     try:
         from amd_jax.compare import plots  # before the runs, not after them
-    except ImportError:
-        message = "the plots need matplotlib: pip install -r requirements-compare.txt"
+    except ImportError as error:
+        message = f"the plots need matplotlib ({error}): pip install -r requirements-compare.txt"
         return exits.told(ConfigError(message))
 
     logging.set_verbosity(logging.WARNING)
