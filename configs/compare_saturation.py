@@ -67,7 +67,7 @@ def get_config(argument: str = "") -> ConfigDict:
     else:
         questions |= _asymmetry() | _then_kd()
         plan.scatters = {"asymmetry": tuple(_asymmetry()), "with_labels": ("compute_of_amd",)}
-        labels |= {"teachers": (0.01,), "compute_of_amd": (0.01, 1.0)}
+        labels |= dict.fromkeys(_asymmetry(), (0.01,)) | {"compute_of_amd": (0.01, 1.0)}
     plan.ablations = ordered({name: ordered(variants) for name, variants in questions.items()})
     plan.ablation_labels = labels
     if argument == "tune":
