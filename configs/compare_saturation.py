@@ -1,12 +1,15 @@
-"""Students that learn until they gain no more, on the whole of Fashion-MNIST: curves of docs/RESULTS.md.
+"""Students that learn until they gain no more, on the whole of Fashion-MNIST: docs/RESULTS.md.
 
     pip install -r requirements-compare.txt
     python -m amd_jax.compare --config=configs/compare_saturation.py --workdir=DIR \\
         --config.base.data.path=TFDS_DIR --jobs=2
 
-Where configs/compare_fashion.py gives every student 800 steps, these see 1 to 30 passes over the images, and
-the teacher is to them what ViT-L is to ViT-B: 3.6 times the parameters, twice as deep. `:wide` has both twice
-as wide; `:tune` is what rates and the length of fine-tuning were chosen by, on training images alone.
+Where configs/compare_fashion.py gives every student 800 steps, these see 1 to 100 passes over the images, and
+the teacher is to them what ViT-L is to ViT-B: 3.6 times the parameters, twice as deep.
+
+`:teachers` asks how good a teacher has to be, `:kd` what labels add; both take over what the first plan has
+finished in the same workdir. `:wide` has teacher and students twice as wide. `:tune` is what rates and the
+length of fine-tuning were chosen by, on training images alone. Each takes at most eight hours on two cores.
 """
 
 from typing import Any
@@ -30,9 +33,11 @@ from configs.comparing import (
 )
 
 EPOCH = 60_000 // 64  # steps
-EPOCHS = (1, 3, 10, 30)  # of the points of a curve; the teacher has as many as the last
-WIDE_EPOCHS = EPOCHS[:-1]
+TEACHERS_EPOCHS = 30
 REFERENCE = 10  # epochs of the first table, and of what is asked beside the curves
+# Of the points of a curve. MAE's longest takes the compute of AMD's ten and of their teacher.
+EPOCHS = {"mae": (1, 3, 10, 30, 100), "dmae75": (1, 3, 10, 30), "amd": (1, 3, 10, 30)}
+WIDE_EPOCHS = (1, 3, 10)
 # Steps of fine-tuning; see `_tune`.
 FINETUNING = {"labels1": 1050, "labels10": 1050, "labels100": 6000}
 # What KD may take for AMD's ten epochs: a step is 5.36 GFLOP, AMD's 3.26.
@@ -40,63 +45,52 @@ KD_STEPS = 5700
 
 
 def get_config(argument: str = "") -> ConfigDict:
-    """The plan; `:wide` and `:tune` are others, `:smoke` shrinks it until it runs in minutes on a CPU."""
-    if argument not in ("", "wide", "tune", "smoke"):
-        raise ValueError(f"config argument {argument!r}: choose 'wide', 'tune', 'smoke' or nothing")
+    """The plan; others by their name, and `:smoke` shrinks it until it runs in minutes on a CPU."""
+    parts = {"": _curves, "teachers": _teachers, "kd": _kd, "wide": _wide, "tune": _tune, "smoke": _smoke}
+    if argument not in parts:
+        raise ValueError(f"config argument {argument!r}: choose {', '.join(filter(None, parts))} or nothing")
     plan = ConfigDict()
     plan.seeds, plan.labels = (0, 1, 2), (0.01, 0.1, 1.0)
     plan.base = small_base()
-    wide = argument == "wide"
-    epochs = WIDE_EPOCHS if wide else EPOCHS
-    three_and_a_half_times(plan.base, 2 if wide else 1)
+    three_and_a_half_times(plan.base, 2 if argument == "wide" else 1)
     teacher = common.teacher_as_student(plan.base)
-    plan.teacher = run("mae", max(epochs) * EPOCH, student=teacher)
-    plan.teachers = {"of_another_seed": {"seed": 100}, "after_3_epochs": length(3 * EPOCH)}
+    plan.teacher = run("mae", TEACHERS_EPOCHS * EPOCH, student=teacher)
     plan.finetune = finetune(0)
     plan.finetune_on = {share: length(steps) for share, steps in FINETUNING.items()}
-    plan.methods = ordered(_methods(REFERENCE * EPOCH))
-    points = {f"{n}_epoch{'s' * (n > 1)}": n * EPOCH for n in epochs}
-    questions = {
-        f"{name}_by_epochs": curve(name, REFERENCE * EPOCH, points) for name in ("mae", "dmae75", "amd")
-    }
-    plan.curves = {"curves": ordered({name: f"{name}_by_epochs" for name in ("mae", "dmae75", "amd")})}
-    labels: dict[str, tuple[float, ...]] = dict.fromkeys(questions, (0.01,))
-    if wide:  # frozen encoders alone, but for the first table
-        plan.seeds, plan.labels, plan.teachers, labels = (0, 1), (0.1,), {}, {}
-        del plan.methods["kd"]
-    else:
-        questions |= _asymmetry() | _then_kd()
-        plan.scatters = {"asymmetry": tuple(_asymmetry()), "with_labels": ("compute_of_amd",)}
-        labels |= dict.fromkeys(_asymmetry(), (0.01,)) | {"compute_of_amd": (0.01, 1.0)}
-    plan.ablations = ordered({name: ordered(variants) for name, variants in questions.items()})
-    plan.ablation_labels = labels
-    if argument == "tune":
-        _tune(plan)
-    elif argument == "smoke":
-        _smoke(plan)
+    plan.methods = ordered(
+        {
+            "scratch": SCRATCH,
+            "mae": run("mae", REFERENCE * EPOCH),
+            "dmae75": dmae(REFERENCE * EPOCH, 6),
+            "amd": amd(REFERENCE * EPOCH),
+        }
+    )
+    plan.ablation_labels = {}
+    parts[argument](plan)
     return plan
 
 
-def _methods(steps: int) -> dict[str, Any]:
+def _ask(plan: ConfigDict, questions: dict[str, dict[str, Any]], *labels: float) -> None:
+    """Has the variants of these questions trained, and fine-tuned on shares of labels."""
+    plan.ablations = ordered({name: ordered(variants) for name, variants in questions.items()})
+    plan.ablation_labels = dict.fromkeys(questions, labels)
+
+
+def _by_epochs(plan: ConfigDict, epochs: dict[str, tuple[int, ...]]) -> dict[str, dict[str, Any]]:
+    """The curve of each method, which are also drawn."""
+    plan.curves = {"curves": ordered({name: f"{name}_by_epochs" for name in epochs})}
     return {
-        "scratch": SCRATCH,
-        "mae": run("mae", steps),
-        "dmae75": dmae(steps, 6),
-        "amd": amd(steps),
-        "kd": kd(KD_STEPS),
+        f"{name}_by_epochs": curve(
+            name, REFERENCE * EPOCH, {f"{n}_epoch{'s' * (n > 1)}": n * EPOCH for n in points}
+        )
+        for name, points in epochs.items()
     }
 
 
-def _asymmetry() -> dict[str, dict[str, Any]]:
-    """What AMD's parts are worth with ten epochs, and how good a teacher has to be."""
+def _curves(plan: ConfigDict) -> None:
+    """Scores by length, and what AMD's parts are worth with ten epochs."""
     last = {"student_layers": (4,), "teacher_layers": (8,)}
-    return {
-        "teachers": {
-            "30_epochs": {},
-            "30_epochs_other_seed": {"taught_by": "of_another_seed"},
-            "3_epochs": {"taught_by": "after_3_epochs"},
-            "30_epochs_in_eight_bits": {"teacher": {"dtype": "int8"}},
-        },
+    parts: dict[str, dict[str, Any]] = {
         "patches_the_teacher_sees": {
             "12_as_the_student": {"mask": {"teacher_visible": 12}},
             "24": {},
@@ -110,12 +104,35 @@ def _asymmetry() -> dict[str, dict[str, Any]]:
         "aligned_layers": {"last": {"align": last}, "middle_and_last": {}},
         "features": {"as_they_are": {}, "layernorm": {"loss": {"feature_norm": "layernorm"}}},
     }
+    _ask(plan, _by_epochs(plan, EPOCHS) | parts, 0.01)
+    plan.scatters = {"asymmetry": tuple(parts)}
 
 
-def _then_kd() -> dict[str, dict[str, Any]]:
+def _teachers(plan: ConfigDict) -> None:
+    """AMD's ten epochs with teachers of other lengths, another seed and fewer bits."""
+    plan.labels = (0.01,)
+    plan.methods = ordered({"amd": plan.methods.amd})
+    plan.teachers = {
+        "of_another_seed": {"seed": 100},
+        "after_3_epochs": length(3 * EPOCH),
+        "after_100_epochs": length(100 * EPOCH),
+    }
+    variants: dict[str, Any] = {
+        "3_epochs": {"taught_by": "after_3_epochs"},
+        "30_epochs": {},
+        "30_epochs_other_seed": {"taught_by": "of_another_seed"},
+        "30_epochs_in_eight_bits": {"teacher": {"dtype": "int8"}},
+        "100_epochs": {"taught_by": "after_100_epochs"},
+    }
+    _ask(plan, {"teachers": variants}, 0.01)
+    plan.scatters = {"teachers": ("teachers",)}
+
+
+def _kd(plan: ConfigDict) -> None:
     """What else the compute of AMD's ten epochs buys: KD, or half of each, one after the other."""
+    plan.methods = ordered({"amd": plan.methods.amd, "kd": kd(KD_STEPS)})
     half = length(KD_STEPS // 2)
-    return {
+    questions: dict[str, dict[str, Any]] = {
         "half_of_amd": {"5_epochs": length(REFERENCE * EPOCH // 2)},
         "compute_of_amd": {
             "amd_10_epochs": {},
@@ -123,15 +140,24 @@ def _then_kd() -> dict[str, dict[str, Any]]:
             "amd_5_epochs_then_kd": {"of": "kd", "after": "half_of_amd.5_epochs", **half},
         },
     }
+    _ask(plan, questions, 0.01, 1.0)
+    plan.ablation_labels.half_of_amd = ()
+    plan.scatters = {"with_labels": ("compute_of_amd",)}
+
+
+def _wide(plan: ConfigDict) -> None:
+    """Frozen encoders alone, but for the first table."""
+    plan.seeds, plan.labels = (0, 1), (0.1,)
+    plan.teacher.update(length(max(WIDE_EPOCHS) * EPOCH))
+    _ask(plan, _by_epochs(plan, dict.fromkeys(EPOCHS, WIDE_EPOCHS)))
 
 
 def _tune(plan: ConfigDict) -> None:
     """Learning rates, and how long fine-tuning goes on gaining; a seed of its own, no test image read."""
-    plan.seeds, plan.teachers, plan.labels = (100,), {}, (0.1, 1.0)
+    plan.seeds, plan.labels = (100,), (0.1, 1.0)
     plan.base.data.train_split, plan.base.data.eval_split = "train[:50000]", "train[50000:]"
     plan.teacher.update(length(3 * EPOCH))
-    methods = _methods(3 * EPOCH)
-    plan.methods = ordered({name: methods[name] for name in ("mae", "amd")})
+    plan.methods = ordered({name: {**plan.methods[name], **length(3 * EPOCH)} for name in ("mae", "amd")})
     plan.finetune_on = dict.fromkeys(FINETUNING, length(1050))
     questions: dict[str, Any] = {
         f"rate_of_{name}": {
@@ -141,12 +167,10 @@ def _tune(plan: ConfigDict) -> None:
         }
         for name in ("mae", "amd")
     }
-    plan.ablation_labels = {}
     for share, lengths in ((0.1, (3000, 6000)), (1.0, (3000, 6000, 12_000))):
         name = f"fine_tuned_on_{100 * share:g}"
         questions[name] = {f"{steps}_steps": {"of": "mae", "finetuning": length(steps)} for steps in lengths}
         plan.ablation_labels[name] = (share,)
-    plan.curves, plan.scatters = {}, {}
     plan.ablations = ordered({name: ordered(variants) for name, variants in questions.items()})
 
 
@@ -155,15 +179,16 @@ def _smoke(plan: ConfigDict) -> None:
     plan.seeds, plan.labels = (0, 1), (0.1, 1.0)
     plan.base.data.source = "embedded"
     plan.base.probe.examples = 500
+    plan.methods.kd = kd(KD_STEPS)
     shorten((plan.teacher, *plan.methods.values(), *plan.finetune_on.values()))
     plan.teachers = {"of_another_seed": {"seed": 100}}
     twice = length(20)
-    kd = {"of": "kd", "after": "amd", **twice}
+    then_kd = {"of": "kd", "after": "amd", **twice}
     plan.ablations = ordered(
         {
             "mae_by_epochs": ordered({"1_epochs": {"of": "mae"}, "3_epochs": {"of": "mae", **twice}}),
             "amd_by_epochs": ordered({"1_epochs": {}, "3_epochs": twice}),
-            "teachers": ordered({"other_seed": {"taught_by": "of_another_seed"}, "then_kd": kd}),
+            "teachers": ordered({"other_seed": {"taught_by": "of_another_seed"}, "then_kd": then_kd}),
         }
     )
     plan.ablation_labels = {"mae_by_epochs": (0.1,), "teachers": (0.1,)}

@@ -16,6 +16,7 @@ from configs import compare_fashion, compare_saturation, compare_videos
 from tests.runs import step_shapes
 
 WORKDIR = Path("/nowhere")
+SATURATION = ("", "teachers", "kd", "wide", "tune", "smoke")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def plan() -> ConfigDict:
     "plan",
     [
         *(compare_fashion.get_config(argument) for argument in ("", "tune", "smoke")),
-        *(compare_saturation.get_config(argument) for argument in ("", "wide", "tune", "smoke")),
+        *(compare_saturation.get_config(argument) for argument in SATURATION),
         *(compare_videos.get_config(argument) for argument in ("", "tune", "smoke")),
     ],
 )
@@ -186,22 +187,30 @@ def test_ablations_without_the_method_they_change(lacking: str) -> None:
 
 
 def test_another_teacher_is_another_cell_and_is_what_its_students_need() -> None:
-    cells = grid.cells(compare_saturation.get_config(), WORKDIR)
+    cells = grid.cells(compare_saturation.get_config("teachers"), WORKDIR)
     teacher, other, short = (cells[f"teacher{name}"] for name in ("", "_of_another_seed", "_after_3_epochs"))
     assert (teacher.config.seed, other.config.seed, short.config.seed) == (0, 100, 0)
     assert short.config.steps == teacher.config.steps // 10
     student = cells["teachers_30_epochs_other_seed/seed1"]
     assert student.needs == (other,)
     assert student.config.teacher.weights == str(WORKDIR / "teacher_of_another_seed")
-    assert "teacher_of_another_seed/labels10" not in cells  # nobody learns from its logits
+    assert "teacher_of_another_seed/labels1" not in cells  # nobody learns from its logits
 
 
 def test_a_run_after_another_starts_from_its_encoder() -> None:
-    cells = grid.cells(compare_saturation.get_config(), WORKDIR)
+    cells = grid.cells(compare_saturation.get_config("kd"), WORKDIR)
     before = cells["half_of_amd_5_epochs/seed2"]
     after = cells["compute_of_amd_amd_5_epochs_then_kd_labels1/seed2"]
     assert after.needs == (cells["teacher/labels1"], before)
     assert after.config.student.weights == str(WORKDIR / before.name)
+
+
+@pytest.mark.parametrize("argument", ["teachers", "kd"])
+def test_the_long_plans_share_what_they_have_in_common(argument: str) -> None:
+    whole, other = (grid.cells(compare_saturation.get_config(part), WORKDIR) for part in ("", argument))
+    common = whole.keys() & other.keys()
+    assert {"teacher", "amd/seed2", "amd/seed2/labels1"} <= common
+    assert all(whole[name].identity == other[name].identity for name in common)
 
 
 def test_each_share_of_the_labels_is_learned_for_as_long_as_the_plan_says() -> None:
