@@ -1,4 +1,4 @@
-"""Every method from the same start on the whole of Fashion-MNIST: the tables of docs/RESULTS.md.
+"""Every method from the same start on the whole of Fashion-MNIST: the tables of docs/results_short.md.
 
     pip install -r requirements-compare.txt
     python -m amd_jax.compare --config=configs/compare_fashion.py --workdir=DIR \\
