@@ -1,8 +1,9 @@
 """The results of a comparison as pictures."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -47,27 +48,18 @@ def curves(plan: ConfigDict, results: Results, workdir: Path) -> None:
     """`NAME.png` for each of the plan's curves: scores against their cost, mean and standard deviation."""
     known = grid.ablations(plan)
     for name, lines in plan.get("curves", {}).items():
-        labels = {share for question in lines.values() for share in grid.ablation_labels(plan, question)}
-        asked = columns([share for share in plan.labels if share in labels])
-        figure = Figure(figsize=(3.2 * len(asked), 2.6 * len(AGAINST)), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(len(AGAINST), len(asked), sharey="col", squeeze=False)
+        asked = _asked(plan, lines.values())
+        figure, axes = _panels(len(AGAINST), len(asked), 2.6, sharey="col")
         for (against, spent_on), row in zip(AGAINST, axes, strict=True):
             for axis, column in zip(row, asked, strict=True):
                 for color, (label, question) in enumerate(lines.items()):
                     points = _points(plan, known[question].values(), column, spent_on, results)
-                    if points:
-                        x, mean, spread = zip(*points, strict=True)
-                        axis.errorbar(
-                            x, mean, yerr=spread, label=label, color=f"C{color}", marker="o", capsize=3
-                        )
+                    _line(axis, points, label, color)
                 axis.set_xscale("log")
                 axis.set_xlabel(against, fontsize=8)
-                axis.grid(alpha=0.3)
         for axis, column in zip(axes[0], asked, strict=True):
             axis.set_title(column.title, fontsize=9)
-        if axes[0, 0].get_legend_handles_labels()[1]:
-            axes[0, 0].legend(fontsize=8)
+        _legend(axes[0, 0])
         _save(figure, workdir / f"{name}.png")
 
 
@@ -75,24 +67,44 @@ def scatters(plan: ConfigDict, results: Results, workdir: Path) -> None:
     """`NAME.png` for each of the plan's scatters: every variant of its questions, scores against TFLOP."""
     known = grid.ablations(plan)
     for name, questions in plan.get("scatters", {}).items():
-        labels = {share for question in questions for share in grid.ablation_labels(plan, question)}
-        asked = columns([share for share in plan.labels if share in labels])
-        figure = Figure(figsize=(3.2 * len(asked), 2.3 * len(questions)), layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.subplots(len(questions), len(asked), squeeze=False)
+        asked = _asked(plan, questions)
+        figure, axes = _panels(len(questions), len(asked), 2.3)
         for question, row in zip(questions, axes, strict=True):
             for axis, column in zip(row, asked, strict=True):
                 for color, (variant, recipe) in enumerate(known[question].items()):
-                    for x, mean, spread in _points(plan, [recipe], column, lambda c: c.tflop, results):
-                        axis.errorbar(
-                            x, mean, spread, label=title(variant), color=f"C{color}", marker="o", capsize=3
-                        )
+                    points = _points(plan, [recipe], column, lambda spent: spent.tflop, results)
+                    _line(axis, points, title(variant), color)
                 axis.set_title(f"{title(question)}: {column.title}", fontsize=8)
                 axis.set_xlabel("TFLOP", fontsize=8)
-                axis.grid(alpha=0.3)
-            if row[0].get_legend_handles_labels()[1]:
-                row[0].legend(fontsize=7)
+            _legend(row[0])
         _save(figure, workdir / f"{name}.png")
+
+
+def _asked(plan: ConfigDict, questions: Iterable[str]) -> list[Column]:
+    """Every score that one of these questions has."""
+    labels = {share for question in questions for share in grid.ablation_labels(plan, question)}
+    return columns([share for share in plan.labels if share in labels])
+
+
+def _panels(rows: int, across: int, height: float, **shared: Any) -> tuple[Figure, Any]:
+    """A figure and its axes, `[rows, across]`, each `height` inches high."""
+    figure = Figure(figsize=(3.2 * across, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, across, squeeze=False, **shared)
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    return figure, axes
+
+
+def _line(axis: Any, points: Sequence[tuple[float, float, float]], label: str, color: int) -> None:
+    if points:
+        x, mean, spread = zip(*points, strict=True)
+        axis.errorbar(x, mean, yerr=spread, label=label, color=f"C{color}", marker="o", capsize=3)
+
+
+def _legend(axis: Any) -> None:
+    if axis.get_legend_handles_labels()[1]:
+        axis.legend(fontsize=8)
 
 
 def _points(
