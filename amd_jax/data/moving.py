@@ -87,7 +87,8 @@ def moved(image: np.ndarray, motion: int, start: np.ndarray) -> np.ndarray:
     direction, speed = divmod(motion, len(SPEEDS))
     step = np.array(list(DIRECTIONS.values())[direction]) * list(SPEEDS.values())[speed]
     places = np.asarray(start) + step * np.arange(FRAMES)[:, None]
-    return np.stack([np.roll(canvas, place, axis=(0, 1)) for place in places])[..., None]
+    rows, columns = ((np.arange(SIZE) - places[:, axis, None]) % SIZE for axis in (0, 1))  # [frames, SIZE]
+    return canvas[rows[:, :, None], columns[:, None, :], None]
 
 
 @dataclasses.dataclass(frozen=True)

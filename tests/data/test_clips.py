@@ -27,10 +27,23 @@ def test_resizing_for_fine_tuning_is_pytorchs_interpolation_rounded_down(
     assert difference.min() > -1.01
 
 
-def test_resizing_for_pre_training_is_pillows():
-    frames = noise(2, 61, 83, 3)
-    expected = [np.asarray(Image.fromarray(x).resize((50, 30), Image.Resampling.BILINEAR)) for x in frames]
-    assert np.array_equal(clips._each(frames, 30, 50, antialias=True), expected)
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("shape", [(2, 61, 83, 3), (1, 61, 83, 1), (4, 61, 83, 1), (7, 61, 83, 1)])
+def test_frames_are_resized_as_pillow_does_one_by_one(shape: tuple[int, ...], antialias: bool):
+    """Grey ones too, of which several are resized at once."""
+    frames = noise(*shape)
+    scales = (83 / 50, 0, 0, 0, 61 / 30, 0)
+
+    def resized(frame: np.ndarray) -> np.ndarray:
+        image = Image.fromarray(frame.squeeze())
+        if antialias:
+            return np.asarray(image.resize((50, 30), Image.Resampling.BILINEAR))
+        return np.asarray(
+            image.transform((50, 30), Image.Transform.AFFINE, scales, Image.Resampling.BILINEAR)
+        )
+
+    expected = np.reshape([resized(frame) for frame in frames], (len(frames), 30, 50, shape[3]))
+    assert np.array_equal(clips._each(frames, 30, 50, antialias=antialias), expected)
 
 
 def test_a_clip_of_the_wanted_size_stays_as_it_is():
