@@ -140,7 +140,7 @@ def test_a_signal_to_one_of_two_processes_in_an_evaluation_stops_both_at_one_bat
 
 @pytest.mark.slow
 def test_two_processes_agree_that_the_disk_is_full_and_which_step_is_whole(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", 2500) as disk:
+    with small_disk(tmp_path / "disk", 2000) as disk:
         every = ["--config.checkpoint.every=2", "--config.steps=4", "--config.optim.warmup_steps=2"]
         processes = two(disk, *every)
         assert all("step 4 could not be saved" in error for _, error in ended(processes, [74, 74]))
@@ -154,6 +154,19 @@ def test_two_processes_agree_that_the_disk_is_full_and_which_step_is_whole(tmp_p
         assert sorted(p.name for p in (disk / "checkpoints").iterdir()) == ["2", "4", "4.damaged"]
         assert "4.damaged" in outputs[0][1]
         assert "4.damaged" not in outputs[1][1]
+
+
+@pytest.mark.slow
+def test_two_processes_end_when_the_disk_fills_up_while_they_save(tmp_path: Path) -> None:
+    """It has room for the state when the save of step 4 begins, but not for all that is written with it."""
+    with small_disk(tmp_path / "disk", 2800) as disk:
+        every = ["--config.checkpoint.every=2", "--config.steps=4", "--config.optim.warmup_steps=2"]
+        outputs = ended(two(disk, *every), [74, 74])
+        assert all("step 4 could not be saved (No space left on device)" in error for _, error in outputs)
+
+        enlarge(disk, 20000)
+        ended(two(disk, *every), [0, 0])
+        assert sorted(p.name for p in (disk / "checkpoints").iterdir()) == ["2", "4"]
 
 
 MESHES = {1: (8, 1, 1), 2: (2, 2, 2), 4: (2, 2, 2)}  # data, fsdp and tensor, by number of processes

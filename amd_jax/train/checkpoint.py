@@ -93,7 +93,7 @@ class Checkpoints:
         """Start saving; `position` is the data position (plain JSON).
 
         With several processes, one that cannot write, although the disk had room when the save began, ends
-        with NotSavedError; the others then wait for it no longer than orbax's time limit (20 minutes).
+        with NotSavedError when it next waits for the save.
         """
         self.wait()
         self._need = sum(x.nbytes for x in jax.tree.leaves(state))
@@ -158,7 +158,9 @@ class Checkpoints:
         if self._opened is None:
             for logger in (logging.get_absl_logger(), getLogger("asyncio")):
                 logger.addFilter(_is_not_orbaxs_traceback)
-            background = ocp.options.AsyncOptions(post_finalization_callback=self._add_checksums)
+            background = ocp.options.AsyncOptions(
+                post_finalization_callback=self._add_checksums, barrier_sync_fn=_meet_unless_failed
+            )
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=self._keep, step_prefix=None, async_options=background
             )
@@ -230,6 +232,17 @@ class Checkpoints:
                 self.folder / str(step), what, kept, whole,
             )  # fmt: skip
         return whole
+
+
+def _meet_unless_failed(*, key: str, timeout_ms: int) -> None:
+    """Waits for the other processes, unless it is an error that brings this one here.
+
+    They are waiting at another barrier then: with orbax's own, all would for its time limit (20 minutes), and
+    the error be forgotten.
+    """
+    if error := sys.exception():
+        raise error
+    ocp.multihost.get_barrier_sync_fn()(key=key, timeout_ms=timeout_ms)
 
 
 def _is_not_orbaxs_traceback(record: LogRecord) -> bool:
