@@ -1,9 +1,9 @@
 """`python -m amd_jax.compare --config=configs/compare_fashion.py --workdir=DIR [--jobs=2]`.
 
 Trains the plan's teacher and, from the same initial weights and data order, a student by each method for each
-seed; scores the frozen encoders and fine-tunes them. `DIR/results.md`, `DIR/results.png` and the plan's
-other plots are renewed as results come in. What is finished is kept: the same command goes on. Exit codes are
-those of exits.py.
+seed; scores the frozen encoders and fine-tunes them. `DIR/results.md`, `DIR/results.json` (each run's own
+scores), `DIR/results.png` and the plan's other plots are renewed as results come in. What is finished is
+kept: the same command goes on. Exit codes are those of exits.py.
 """
 
 from absl import app, flags, logging

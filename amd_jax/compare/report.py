@@ -1,4 +1,4 @@
-"""The results of a comparison as Markdown tables."""
+"""The results of a comparison as Markdown tables, and as they are."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,11 @@ from amd_jax.compare.scores import (
     teachers_scores,
     title,
 )
+from amd_jax.workdir import write_json
 
 
 def write(plan: ConfigDict, results: Results, workdir: Path) -> None:
-    """`results.md` with every table, as far as there are results."""
+    """`results.md` with every table, as far as there are results, and `results.json` with every cell's."""
     parts = [_setting(results), "## Methods\n\n" + _methods(plan, results)]
     parts.append("## Differences\n\n" + _differences(plan, results))
     for question, variants in grid.ablations(plan).items():
@@ -31,6 +32,7 @@ def write(plan: ConfigDict, results: Results, workdir: Path) -> None:
     temporary = workdir / "results.tmp"
     temporary.write_text("\n\n".join(parts) + "\n")
     os.replace(temporary, workdir / "results.md")
+    write_json(workdir / "results.json", dict(results))
 
 
 def line(name: str, result: Result) -> str:

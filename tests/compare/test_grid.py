@@ -230,7 +230,7 @@ def test_a_plan_that_names_what_is_not_there_is_refused(wrong: dict[str, str]) -
 
 def test_the_control_of_the_videos_sees_one_frame_and_is_otherwise_fine_tuned_alike() -> None:
     cells = grid.cells(compare_videos.get_config(), WORKDIR)
-    whole, frame = (flat(cells[f"{of}/seed0/labels1"].config) for of in ("scratch", "one_frame_scratch"))
+    whole, frame = (flat(cells[f"{of}/seed0/labels0.25"].config) for of in ("scratch", "one_frame_scratch"))
     different = {name: frame[name] for name in whole if whole[name] != frame[name]}
     assert different == {"data.frames": 1, "model.tubelet": 1}
-    step_shapes(cells["one_frame_scratch/seed0/labels1"].config)
+    step_shapes(cells["one_frame_scratch/seed0/labels0.25"].config)

@@ -1,5 +1,6 @@
 """Tables and plot: the statistics they claim, and what is missing said."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def test_a_row_is_mean_and_sample_deviation_and_says_how_many_seeds_are_there(
     assert found["mae"][0] == "79.00 ± 1.41 (2 of 3 seeds)"
     assert found["kd"] == ["–"] * 5
     assert found["*teacher*"] == ["85.00", "70.00", "–", "1.50", "60"]
+    assert json.loads((tmp_path / "results.json").read_text()) == results()
 
 
 def test_differences_are_taken_seed_by_seed(plan: ConfigDict, tmp_path: Path) -> None:
