@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from configs import common
 from configs.comparing import (
     SCRATCH,
+    amd,
     curve,
     kd,
     length,
@@ -86,7 +87,7 @@ def _methods() -> dict[str, Any]:
     return {
         "scratch": SCRATCH,
         "videomae": run("mae", REFERENCE),
-        "amd": run("amd", REFERENCE),
+        "amd": amd(REFERENCE),
         "kd": kd(KD_STEPS),
     }
 
@@ -95,9 +96,8 @@ def _tune(plan: ConfigDict) -> None:
     """Learning rates and AMD's feature norm, with a seed of its own; no test video is read."""
     plan.seeds, plan.labels, plan.curves = (100,), (0.01,), {}
     plan.base.data.train_split, plan.base.data.eval_split = "train[:36000]", "train[36000:40000]"
-    plan.methods = ordered({name: plan.methods[name] for name in STEPS})
-    for part in (plan.teacher, *plan.methods.values()):
-        part.update(length(1250))
+    plan.teacher.update(length(1250))
+    plan.methods = ordered({"videomae": run("mae", 1250), "amd": run("amd", 1250)})
     half = {"optim": {"base_lr": 8e-3}}
     as_they_are = {"loss": {"feature_norm": "none"}}
     plan.ablations = ordered(
