@@ -201,7 +201,7 @@ class Checkpoints:
             self.unsaved += f" in {self.folder}"
         else:
             free = f"{format_bytes(self._free())} are free in {self.folder}"
-            self.unsaved += f": the state takes {format_bytes(self._need)}, {free}"
+            self.unsaved += f": a checkpoint takes more than {format_bytes(self._need)}, {free}"
         if jax.process_index() == 0:
             logging.warning(self.unsaved)
 
