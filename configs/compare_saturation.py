@@ -7,10 +7,10 @@
 Where configs/compare_fashion.py gives every student 800 steps, these see 1 to 100 passes over the images, and
 the teacher is to them what ViT-L is to ViT-B: 3.6 times the parameters, twice as deep.
 
-`:teachers` asks how good a teacher has to be, `:kd` what labels add; both take over what the first plan has
-finished in the same workdir. `:wide` has teacher and students twice as wide. `:tune` is what rates and the
-length of fine-tuning were chosen by, on training images alone. By the time of their steps none takes
-more than nine hours on two cores.
+`:parts` asks what AMD's parts are worth, `:teachers` how good a teacher has to be, `:kd` what labels add; in
+the same workdir they take over what is finished. `:wide` has teacher and students twice as wide. `:tune` is
+what rates and the length of fine-tuning were chosen by, on training images alone. None takes more than eight
+hours on two cores.
 """
 
 from typing import Any
@@ -51,9 +51,12 @@ KD_STEPS = 5700
 
 def get_config(argument: str = "") -> ConfigDict:
     """The plan; others by their name, and `:smoke` shrinks it until it runs in minutes on a CPU."""
-    parts = {"": _curves, "teachers": _teachers, "kd": _kd, "wide": _wide, "tune": _tune, "smoke": _smoke}
-    if argument not in parts:
-        raise ValueError(f"config argument {argument!r}: choose {', '.join(filter(None, parts))} or nothing")
+    plans = {
+        **{"": _curves, "parts": _parts, "teachers": _teachers, "kd": _kd, "wide": _wide},
+        **{"tune": _tune, "smoke": _smoke},
+    }
+    if argument not in plans:
+        raise ValueError(f"config argument {argument!r}: choose {', '.join(filter(None, plans))} or nothing")
     plan = ConfigDict()
     plan.seeds, plan.labels = (0, 1, 2), (0.01, 0.1, 1.0)
     plan.base = small_base()
@@ -71,7 +74,7 @@ def get_config(argument: str = "") -> ConfigDict:
         }
     )
     plan.ablation_labels = {}
-    parts[argument](plan)
+    plans[argument](plan)
     return plan
 
 
@@ -93,7 +96,14 @@ def _by_epochs(plan: ConfigDict, epochs: dict[str, tuple[int, ...]]) -> dict[str
 
 
 def _curves(plan: ConfigDict) -> None:
-    """Scores by length, and what AMD's parts are worth with ten epochs."""
+    """Scores by length."""
+    _ask(plan, _by_epochs(plan, EPOCHS), 0.01)
+
+
+def _parts(plan: ConfigDict) -> None:
+    """AMD's ten epochs with other masks, losses, layers and features."""
+    plan.labels = (0.01,)
+    plan.methods = ordered({"amd": plan.methods.amd})
     last = {"student_layers": (4,), "teacher_layers": (8,)}
     parts: dict[str, dict[str, Any]] = {
         "patches_the_teacher_sees": {
@@ -109,7 +119,7 @@ def _curves(plan: ConfigDict) -> None:
         "aligned_layers": {"last": {"align": last}, "middle_and_last": {}},
         "features": {"as_they_are": {}, "layernorm": {"loss": {"feature_norm": "layernorm"}}},
     }
-    _ask(plan, _by_epochs(plan, EPOCHS) | parts, 0.01)
+    _ask(plan, parts, 0.01)
     plan.scatters = {"asymmetry": tuple(parts)}
 
 

@@ -33,7 +33,7 @@ FOLDER = Path(__file__).parent / "golden_text"
 DEFAULTS = "defaults.txt"
 PLANS = [
     *(("compare_fashion", argument) for argument in ("", "tune")),
-    *(("compare_saturation", argument) for argument in ("", "teachers", "kd", "wide", "tune")),
+    *(("compare_saturation", argument) for argument in ("", "parts", "teachers", "kd", "wide", "tune")),
     *(("compare_videos", argument) for argument in ("", "tune")),
 ]
 CASES = [(name, argument) for name, argument in [*RUNS, *PLANS] if argument != "smoke"]

@@ -16,7 +16,7 @@ from configs import compare_fashion, compare_saturation, compare_videos
 from tests.runs import step_shapes
 
 WORKDIR = Path("/nowhere")
-SATURATION = ("", "teachers", "kd", "wide", "tune", "smoke")
+SATURATION = ("", "parts", "teachers", "kd", "wide", "tune", "smoke")
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_a_run_after_another_starts_from_its_encoder() -> None:
     assert after.config.student.weights == str(WORKDIR / before.name)
 
 
-@pytest.mark.parametrize("argument", ["teachers", "kd"])
+@pytest.mark.parametrize("argument", ["parts", "teachers", "kd"])
 def test_the_long_plans_share_what_they_have_in_common(argument: str) -> None:
     whole, other = (grid.cells(compare_saturation.get_config(part), WORKDIR) for part in ("", argument))
     common = whole.keys() & other.keys()
