@@ -45,18 +45,11 @@ def get_config(argument: str = "") -> ConfigDict:
     plan.finetune = _finetune()
     plan.finetune_on = {share: length(steps) for share, steps in FINETUNING_ON.items()}
     plan.methods = ordered(_methods())
-    one_frame = {"data": {"frames": 1}, "model": {"tubelet": 1}}
-    plan.ablations = ordered(
-        {
-            "one_frame": ordered({"scratch": {"of": "scratch", "finetuning": one_frame}}),
-            **{
-                f"{name}_by_steps": ordered(curve(name, REFERENCE, {f"{n}_steps": n for n in points}))
-                for name, points in STEPS.items()
-            },
-        }
-    )
-    plan.ablation_labels = {"one_frame": plan.labels, "videomae_by_steps": (FEW,), "amd_by_steps": (FEW,)}
+    questions = _questions()
+    plan.ablations = ordered({name: ordered(variants) for name, variants in questions.items()})
+    plan.ablation_labels = {**dict.fromkeys(questions, (FEW,)), "one_frame": plan.labels, "half_of_amd": ()}
     plan.curves = {"curves": ordered({name: f"{name}_by_steps" for name in STEPS})}
+    plan.scatters = {"with_labels": ("compute_of_amd",)}
     if argument == "tune":
         _tune(plan)
     elif argument == "smoke":
@@ -92,9 +85,23 @@ def _methods() -> dict[str, Any]:
     }
 
 
+def _questions() -> dict[str, dict[str, Any]]:
+    one_frame = {"data": {"frames": 1}, "model": {"tubelet": 1}}
+    then_kd = {"of": "kd", "after": "half_of_amd.750_steps", **length(KD_STEPS // 2)}
+    return {
+        "one_frame": {"scratch": {"of": "scratch", "finetuning": one_frame}},
+        **{
+            f"{name}_by_steps": curve(name, REFERENCE, {f"{n}_steps": n for n in points})
+            for name, points in STEPS.items()
+        },
+        "half_of_amd": {"750_steps": length(REFERENCE // 2)},
+        "compute_of_amd": {"amd": {}, "kd": {"of": "kd"}, "amd_750_steps_then_kd": then_kd},
+    }
+
+
 def _tune(plan: ConfigDict) -> None:
     """Learning rates and AMD's feature norm, with a seed of its own; no test video is read."""
-    plan.seeds, plan.labels, plan.curves = (100,), (0.01,), {}
+    plan.seeds, plan.labels, plan.curves, plan.scatters = (100,), (0.01,), {}, {}
     plan.base.data.train_split, plan.base.data.eval_split = "train[:36000]", "train[36000:40000]"
     plan.teacher.update(length(1250))
     plan.methods = ordered({"videomae": run("mae", 1250), "amd": run("amd", 1250)})
@@ -115,5 +122,5 @@ def _smoke(plan: ConfigDict) -> None:
     plan.base.data.train_split, plan.base.data.eval_split = "train[:1600]", "eval[:320]"
     plan.base.probe.examples = 320
     shorten((plan.teacher, *plan.methods.values(), *plan.finetune_on.values()))
-    for question in ("videomae_by_steps", "amd_by_steps"):
-        shorten(plan.ablations[question].values())
+    for variants in plan.ablations.values():
+        shorten(variants.values())
