@@ -119,8 +119,8 @@ def _tune(plan: ConfigDict) -> None:
 def _smoke(plan: ConfigDict) -> None:
     """Two seeds, a few videos and a few steps each."""
     plan.seeds = (0, 1)
-    plan.base.data.train_split, plan.base.data.eval_split = "train[:1600]", "eval[:320]"
+    plan.base.data.train_split, plan.base.data.eval_split = "train[:10000]", "eval[:320]"
     plan.base.probe.examples = 320
-    shorten((plan.teacher, *plan.methods.values(), *plan.finetune_on.values()))
+    shorten((plan.teacher, *plan.methods.values(), plan.finetune, *plan.finetune_on.values()))
     for variants in plan.ablations.values():
         shorten(variants.values())

@@ -114,7 +114,11 @@ def get_config():
     ("name", "unneeded"),
     [
         ("compare_saturation", "plan.methods.scratch, plan.methods.dmae75"),
-        ("compare_videos", "plan.methods.kd, plan.ablations.videomae_by_steps, plan.curves.curves.videomae"),
+        (
+            "compare_videos",
+            "plan.methods.kd, plan.ablations.compute_of_amd, plan.scatters.with_labels, "
+            "plan.ablations.videomae_by_steps, plan.curves.curves.videomae",
+        ),
     ],
 )
 def test_a_plan_with_lengths_and_teachers_runs_and_draws_its_curves(
