@@ -101,7 +101,7 @@ def _curves(plan: ConfigDict) -> None:
 
 
 def _parts(plan: ConfigDict) -> None:
-    """AMD's ten epochs with other masks, losses, layers and features."""
+    """AMD's ten epochs with other masks, losses, layers and features: frozen encoders."""
     plan.labels = (0.01,)
     plan.methods = ordered({"amd": plan.methods.amd})
     last = {"student_layers": (4,), "teacher_layers": (8,)}
@@ -119,7 +119,7 @@ def _parts(plan: ConfigDict) -> None:
         "aligned_layers": {"last": {"align": last}, "middle_and_last": {}},
         "features": {"as_they_are": {}, "layernorm": {"loss": {"feature_norm": "layernorm"}}},
     }
-    _ask(plan, parts, 0.01)
+    _ask(plan, parts)
     plan.scatters = {"asymmetry": tuple(parts)}
 
 

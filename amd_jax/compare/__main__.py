@@ -3,7 +3,7 @@
 Trains the plan's teacher and, from the same initial weights and data order, a student by each method for each
 seed; scores the frozen encoders and fine-tunes them. `DIR/results.md`, `DIR/results.json` (each run's own
 scores), `DIR/results.png` and the plan's other plots are renewed as results come in. What is finished is
-kept: the same command goes on. Exit codes are those of exits.py.
+kept: the same command goes on, and with `--jobs=0` only writes these files. Exit codes are those of exits.py.
 """
 
 from absl import app, flags, logging
@@ -13,7 +13,12 @@ from amd_jax.buckets import check_on_disk
 from amd_jax.config import KEYS
 from amd_jax.errors import ConfigError
 
-_JOBS = flags.DEFINE_integer("jobs", 1, "runs at a time; they share out the cores (on one accelerator: 1)", 1)
+_JOBS = flags.DEFINE_integer(
+    "jobs",
+    1,
+    "runs at a time; they share out the cores (on one accelerator: 1). 0: only write down what is finished",
+    0,
+)
 
 PARTS = ("seeds", "labels", *(f"base.{name}" for name in KEYS))
 

@@ -37,7 +37,7 @@ def run_all(
     Args:
       cells: by name, each after those that it needs.
       workdir: where each has its folder.
-      jobs: processes.
+      jobs: processes; 0: nothing is run.
       finished: called after each cell with its name, the seconds it took and all results so far.
 
     Raises:
@@ -49,7 +49,7 @@ def run_all(
         name: result for name, cell in cells.items() if (result := cell_run.load(cell, workdir)) is not None
     }
     waiting = {name: cell for name, cell in cells.items() if name not in results}
-    if not waiting:
+    if not (waiting and jobs):
         return results
     context = multiprocessing.get_context("spawn")
     stop, cores = context.Event(), context.Queue()

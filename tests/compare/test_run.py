@@ -58,6 +58,13 @@ def test_a_comparison_goes_on_where_it_was_stopped_and_keeps_what_is_finished(tm
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("result.json")}
     assert 1 <= len(kept) < CELLS
 
+    (tmp_path / "W" / "results.md").unlink()
+    with start(tmp_path, "--jobs=0") as process:  # what there is, and no more
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert len(list(tmp_path.rglob("result.json"))) == len(kept)
+    assert (tmp_path / "W" / "results.md").read_text() in out
+
     with start(tmp_path) as process:
         out, err = process.communicate()
     assert process.returncode == 0, err
