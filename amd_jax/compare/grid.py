@@ -191,6 +191,7 @@ def cells(plan: ConfigDict, workdir: Path) -> dict[str, Cell]:
     """
     if not (plan.seeds and plan.labels and plan.methods):
         raise ConfigError("seeds, labels and methods: the plan needs at least one of each")
+    _check_plots(plan)
     found: dict[str, Cell] = {}
     variants = [recipe for question in ablations(plan).values() for recipe in question.values()]
     of_logits = {recipe.teacher for recipe in variants if recipe.needs_labels}
@@ -274,6 +275,15 @@ def _run(plan: ConfigDict, seed: int, *changes: Mapping[str, Any]) -> ConfigDict
             raise ConfigError(f"the plan changes {', '.join(flat(change))}: {error.args[0]}") from error
     config.seed = seed
     return config
+
+
+def _check_plots(plan: ConfigDict) -> None:
+    """What is drawn is asked: plots come after the first run."""
+    lines = {name: tuple(questions.values()) for name, questions in plan.get("curves", {}).items()}
+    for name, questions in {**lines, **plan.get("scatters", {})}.items():
+        for question in questions:
+            if question not in plan.ablations:
+                raise ConfigError(f"the plot {name} wants the question {question!r}: the plan has none")
 
 
 def _check(cell: Cell) -> None:

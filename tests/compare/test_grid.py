@@ -228,6 +228,14 @@ def test_a_plan_that_names_what_is_not_there_is_refused(wrong: dict[str, str]) -
         grid.cells(plan, WORKDIR)
 
 
+@pytest.mark.parametrize("question", ["teachers", "amd_by_epochs"])
+def test_a_plot_of_what_is_not_asked_is_refused_before_anything_runs(question: str) -> None:
+    plan = compare_saturation.get_config("smoke")
+    del plan.ablations[question]
+    with pytest.raises(ConfigError, match=f"the plot .* wants the question '{question}'"):
+        grid.cells(plan, WORKDIR)
+
+
 def test_the_control_of_the_videos_sees_one_frame_and_is_otherwise_fine_tuned_alike() -> None:
     cells = grid.cells(compare_videos.get_config(), WORKDIR)
     whole, frame = (flat(cells[f"{of}/seed0/labels0.25"].config) for of in ("scratch", "one_frame_scratch"))
