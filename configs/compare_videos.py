@@ -48,6 +48,7 @@ def get_config(argument: str = "") -> ConfigDict:
     questions = _questions()
     plan.ablations = ordered({name: ordered(variants) for name, variants in questions.items()})
     plan.ablation_labels = {**dict.fromkeys(questions, (FEW,)), "one_frame": plan.labels, "half_of_amd": ()}
+    plan.teachers = {"of_another_seed": {"seed": 100}}
     plan.curves = {"curves": ordered({name: f"{name}_by_steps" for name in STEPS})}
     plan.scatters = {"with_labels": ("compute_of_amd",)}
     if argument == "tune":
@@ -94,6 +95,7 @@ def _questions() -> dict[str, dict[str, Any]]:
             f"{name}_by_steps": curve(name, REFERENCE, {f"{n}_steps": n for n in points})
             for name, points in STEPS.items()
         },
+        "teachers": {"seed_0": {}, "seed_100": {"taught_by": "of_another_seed"}},
         "half_of_amd": {"750_steps": length(REFERENCE // 2)},
         "compute_of_amd": {"amd": {}, "kd": {"of": "kd"}, "amd_750_steps_then_kd": then_kd},
     }
@@ -101,7 +103,7 @@ def _questions() -> dict[str, dict[str, Any]]:
 
 def _tune(plan: ConfigDict) -> None:
     """Learning rates and AMD's feature norm, with a seed of its own; no test video is read."""
-    plan.seeds, plan.labels, plan.curves, plan.scatters = (100,), (0.01,), {}, {}
+    plan.seeds, plan.labels, plan.teachers, plan.curves, plan.scatters = (100,), (0.01,), {}, {}, {}
     plan.base.data.train_split, plan.base.data.eval_split = "train[:36000]", "train[36000:40000]"
     plan.teacher.update(length(1250))
     plan.methods = ordered({"videomae": run("mae", 1250), "amd": run("amd", 1250)})

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from ml_collections import ConfigDict
 
 from amd_jax.compare import grid
@@ -55,7 +56,7 @@ def curves(plan: ConfigDict, results: Results, workdir: Path) -> None:
                 for color, (label, question) in enumerate(lines.items()):
                     points = _points(plan, known[question].values(), column, spent_on, results)
                     _line(axis, points, label, color)
-                axis.set_xscale("log")
+                _logarithmic(axis)
                 axis.set_xlabel(against, fontsize=8)
         for axis, column in zip(axes[0], asked, strict=True):
             axis.set_title(column.title, fontsize=9)
@@ -75,6 +76,7 @@ def scatters(plan: ConfigDict, results: Results, workdir: Path) -> None:
                     points = _points(plan, [recipe], column, lambda spent: spent.tflop, results)
                     _line(axis, points, title(variant), color)
                 axis.set_title(f"{title(question)}: {column.title}", fontsize=8)
+                axis.axvline(0, color="0.8")  # in sight, so that equal costs look equal
                 axis.set_xlabel("TFLOP", fontsize=8)
             _legend(row[0])
         _save(figure, workdir / f"{name}.png")
@@ -94,6 +96,14 @@ def _panels(rows: int, across: int, height: float, **shared: Any) -> tuple[Figur
     for axis in axes.flat:
         axis.grid(alpha=0.3)
     return figure, axes
+
+
+def _logarithmic(axis: Any) -> None:
+    """Costs of less than a decade would have numbers over numbers on a logarithmic axis of matplotlib's."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _line(axis: Any, points: Sequence[tuple[float, float, float]], label: str, color: int) -> None:

@@ -124,7 +124,8 @@ def get_config():
         (
             "compare_videos",
             "plan.methods.kd, plan.ablations.compute_of_amd, plan.scatters.with_labels, "
-            "plan.ablations.videomae_by_steps, plan.curves.curves.videomae",
+            "plan.ablations.videomae_by_steps, plan.curves.curves.videomae, "
+            "plan.ablations.teachers, plan.teachers",
         ),
     ],
 )
