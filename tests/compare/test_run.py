@@ -164,7 +164,7 @@ def test_a_run_that_was_begun_by_another_plan_does_not_go_on(tmp_path: Path) -> 
 WRONG = [
     (["--config.base.data.pth=x"], "did you mean base.data.path"),
     (["--config.base.mask.student_visible=50"], "50 of 49"),
-    (["--jobs=0"], "jobs"),
+    (["--jobs=-1"], "jobs"),
     (["--workdir=gs://bucket/W"], "this is written to a disk"),
 ]
 
