@@ -60,6 +60,8 @@ def main(argv: list[str]) -> int:
         check_on_disk("--workdir", place)
         workdir = Path(place).expanduser().absolute()
         cells = grid.cells(wanted, workdir)
+        if not (_JOBS.value or workdir.is_dir()):  # mistyped, most likely
+            raise ConfigError(f"--workdir={place}: there is no such folder, and --jobs=0 runs nothing")
         workdir.mkdir(parents=True, exist_ok=True)
         renew(schedule.run_all(cells, workdir, _JOBS.value, finished))
     except OSError as error:  # a workdir that cannot be written

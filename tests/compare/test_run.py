@@ -165,6 +165,7 @@ WRONG = [
     (["--config.base.data.pth=x"], "did you mean base.data.path"),
     (["--config.base.mask.student_visible=50"], "50 of 49"),
     (["--jobs=-1"], "jobs"),
+    (["--jobs=0"], "no such folder"),
     (["--workdir=gs://bucket/W"], "this is written to a disk"),
 ]
 
