@@ -102,17 +102,21 @@ def _questions() -> dict[str, dict[str, Any]]:
 
 
 def _tune(plan: ConfigDict) -> None:
-    """Learning rates and AMD's feature norm, with a seed of its own; no test video is read."""
+    """Learning rates, of long runs too, and AMD's feature norm; a seed of its own, no test video is read."""
     plan.seeds, plan.labels, plan.teachers, plan.curves, plan.scatters = (100,), (0.01,), {}, {}, {}
     plan.base.data.train_split, plan.base.data.eval_split = "train[:36000]", "train[36000:40000]"
     plan.teacher.update(length(1250))
     plan.methods = ordered({"videomae": run("mae", 1250), "amd": run("amd", 1250)})
     half = {"optim": {"base_lr": 8e-3}}
     as_they_are = {"loss": {"feature_norm": "none"}}
+    most = {"of": "videomae", **length(STEPS["videomae"][-1])}
+    rates = {"as_short": {}, "half": {"base_lr": 8e-3}, "quarter": {"base_lr": 4e-3}}
+    long = {name: {**most, "optim": {**most["optim"], **rate}} for name, rate in rates.items()}
     plan.ablations = ordered(
         {
             "rate": ordered({"videomae_half": {"of": "videomae", **half}, "amd_half": half}),
             "features": ordered({"layernorm": {}, "as_they_are": as_they_are}),
+            "videomae_5340_steps": ordered(long),
         }
     )
     plan.ablation_labels = {}
