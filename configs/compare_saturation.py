@@ -42,7 +42,7 @@ EPOCHS: dict[str, tuple[int, ...]] = {
     "dmae75": (1, 3, 10, 30),
     "amd": (1, 3, 10, 30),
 }
-WIDE_EPOCHS: dict[str, tuple[int, ...]] = {"mae": (3, 10), "amd": (3, 10)}
+WIDE_EPOCHS: dict[str, tuple[int, ...]] = {"mae": (3, 10, 30), "amd": (3, 10)}
 # Steps of fine-tuning; see `_tune`.
 FINETUNING = {"labels1": 1050, "labels10": 1050, "labels100": 6000}
 # What KD may take for AMD's ten epochs: a step is 5.36 GFLOP, AMD's 3.26.
