@@ -109,14 +109,14 @@ def _tune(plan: ConfigDict) -> None:
     plan.methods = ordered({"videomae": run("mae", 1250), "amd": run("amd", 1250)})
     half = {"optim": {"base_lr": 8e-3}}
     as_they_are = {"loss": {"feature_norm": "none"}}
-    most = {"of": "videomae", **length(STEPS["videomae"][-1])}
-    rates = {"as_short": {}, "half": {"base_lr": 8e-3}, "quarter": {"base_lr": 4e-3}}
-    long = {name: {**most, "optim": {**most["optim"], **rate}} for name, rate in rates.items()}
+    longest = STEPS["videomae"][-1]
+    rates = {"as_short": {}, "half": half["optim"], "quarter": {"base_lr": 4e-3}}
+    long = {name: {"of": "videomae", **run("mae", longest, optim=rate)} for name, rate in rates.items()}
     plan.ablations = ordered(
         {
             "rate": ordered({"videomae_half": {"of": "videomae", **half}, "amd_half": half}),
             "features": ordered({"layernorm": {}, "as_they_are": as_they_are}),
-            "videomae_5340_steps": ordered(long),
+            f"videomae_{longest}_steps": ordered(long),
         }
     )
     plan.ablation_labels = {}
