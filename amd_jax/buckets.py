@@ -17,6 +17,8 @@ from amd_jax.errors import ConfigError, UserError
 
 SCHEME = "gs://"
 LOG_IN = "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
+# Where TensorFlow is installed, orbax's paths would use it; they ask once, at the first path of any kind.
+os.environ.setdefault("EPATH_USE_TF", "false")
 RIGHTS = "roles/storage.objectViewer to read, roles/storage.objectUser and storage.buckets.get to write"
 
 
@@ -94,7 +96,6 @@ def filesystem() -> Any:
     Raises:
       ConfigError: it is not installed.
     """
-    os.environ.setdefault("EPATH_USE_TF", "false")  # where TensorFlow is installed, it would be imported
     try:
         import fsspec
         import gcsfs  # noqa: F401

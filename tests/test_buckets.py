@@ -2,6 +2,8 @@
 
 import http.server
 import json
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from amd_jax.errors import ConfigError
 from amd_jax.train import setup
 from amd_jax.workdir import is_run, load_config
 from tests.gcs import Storage
-from tests.runs import tiny
+from tests.runs import ROOT, tiny
 
 
 def test_a_path_of_this_machine_is_pathlibs(tmp_path: Path) -> None:
@@ -63,6 +65,25 @@ def test_without_gcsfs_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(ConfigError, match=r"pip install -r requirements-gcs\.txt"):
         buckets.place("gs://other/run")
+
+
+def test_an_installed_tensorflow_is_not_asked_even_if_a_disk_was_read_first(
+    bucket: str, tmp_path: Path
+) -> None:
+    """Orbax's paths would go through TensorFlow, with its own errors; they decide it at the first one."""
+    (tmp_path / "tensorflow").mkdir()
+    (tmp_path / "tensorflow" / "__init__.py").write_text("raise AssertionError")
+    script = f"""
+from etils import epath
+import amd_jax.train.checkpoint
+epath.Path("/tmp").exists()
+from amd_jax import buckets
+assert not (buckets.place("{bucket}") / "none").exists()
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    environment.pop("EPATH_USE_TF", None)
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture(params=[401, 403])

@@ -96,13 +96,13 @@ class Checkpoints:
         with NotSavedError when it next waits for the save.
         """
         self.wait()
+        self._clear_half_written()  # before the room is measured
         self._need = sum(x.nbytes for x in jax.tree.leaves(state))
         if not agreed(int(self._need <= self._free())):  # by process 0, so that no other begins
             self._note_unsaved(step, os.strerror(errno.ENOSPC))
             return
         items = {name: ocp.args.StandardSave(part) for name, part in _items(state).items()}
         items["data"] = ocp.args.JsonSave(position)
-        self._clear_half_written()
         self._saving = step
         try:
             self._manager().save(step, args=ocp.args.Composite(**items), force=True)
@@ -152,6 +152,8 @@ class Checkpoints:
         self.wait()
         if self._opened is not None:
             self._opened.close()
+        if self._need:  # it has saved
+            self._clear_half_written()
 
     def _manager(self) -> _Manager:
         """Made at the first use."""
@@ -172,7 +174,7 @@ class Checkpoints:
         if buckets.is_url(self.folder):
             folder = self.folder / str(self._saving)
         else:
-            (folder,) = half_written(self.folder)
+            (folder,) = (p for p in half_written(self.folder) if p.name.startswith(f"{self._saving}."))
         checksums.write(folder)
 
     def _free(self) -> int:
@@ -206,6 +208,7 @@ class Checkpoints:
             logging.warning(self.unsaved)
 
     def _clear_half_written(self) -> None:
+        """A failed save may still write files for a moment after it has been told; they go the next time."""
         if jax.process_index() == 0:
             with contextlib.suppress(*self._failures):
                 for folder in half_written(self.folder):
