@@ -165,7 +165,9 @@ def _wide(plan: ConfigDict) -> None:
     """Frozen encoders alone, but for the first table."""
     plan.seeds, plan.labels = (0, 1), (0.1,)
     plan.teacher.update(length(REFERENCE * EPOCH))
-    _ask(plan, _by_epochs(plan, WIDE_EPOCHS))
+    plan.teachers = {"after_30_epochs": length(TEACHERS_EPOCHS * EPOCH)}
+    teachers: dict[str, Any] = {"10_epochs": {}, "30_epochs": {"taught_by": "after_30_epochs"}}
+    _ask(plan, {**_by_epochs(plan, WIDE_EPOCHS), "teachers": teachers})
 
 
 def _tune(plan: ConfigDict) -> None:
