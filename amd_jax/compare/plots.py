@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -65,21 +66,41 @@ def curves(plan: ConfigDict, results: Results, workdir: Path) -> None:
 
 
 def scatters(plan: ConfigDict, results: Results, workdir: Path) -> None:
-    """`NAME.png` for each of the plan's scatters: every variant of its questions, scores against TFLOP."""
+    """`NAME.png` for each of the plan's scatters: every variant of its questions, scores against TFLOP.
+
+    Variants that take as much as each other stand side by side instead.
+    """
     known = grid.ablations(plan)
     for name, questions in plan.get("scatters", {}).items():
         asked = _asked(plan, questions)
         figure, axes = _panels(len(questions), len(asked), 2.3)
         for question, row in zip(questions, axes, strict=True):
             for axis, column in zip(row, asked, strict=True):
-                for color, (variant, recipe) in enumerate(known[question].items()):
-                    points = _points(plan, [recipe], column, lambda spent: spent.tflop, results)
-                    _line(axis, points, title(variant), color)
+                _scatter(axis, plan, known[question], column, results)
                 axis.set_title(f"{title(question)}: {column.title}", fontsize=8)
-                axis.axvline(0, color="0.8")  # in sight, so that equal costs look equal
-                axis.set_xlabel("TFLOP", fontsize=8)
             _legend(row[0])
         _save(figure, workdir / f"{name}.png")
+
+
+def _scatter(
+    axis: Any, plan: ConfigDict, recipes: dict[str, Recipe], column: Column, results: Results
+) -> None:
+    points = {
+        title(variant): point
+        for variant, recipe in recipes.items()
+        for point in _points(plan, [recipe], column, lambda spent: spent.tflop, results)
+    }
+    costs = [spent for spent, _, _ in points.values()]
+    equal = bool(costs) and max(costs) < 1.02 * min(costs)
+    for color, (label, (spent, mean, spread)) in enumerate(points.items()):
+        _line(axis, [(color if equal else spent, mean, spread)], None if equal else label, color)
+    if equal:
+        axis.set_xticks(range(len(points)), [fill(label, 12) for label in points], fontsize=7)
+        axis.set_xlim(-0.5, len(points) - 0.5)
+        axis.set_xlabel(f"{max(costs):.3g} TFLOP each", fontsize=8)
+    else:
+        axis.axvline(0, color="0.8")  # in sight, so that nearly equal costs look so
+        axis.set_xlabel("TFLOP", fontsize=8)
 
 
 def _asked(plan: ConfigDict, questions: Iterable[str]) -> list[Column]:
@@ -106,7 +127,7 @@ def _logarithmic(axis: Any) -> None:
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _line(axis: Any, points: Sequence[tuple[float, float, float]], label: str, color: int) -> None:
+def _line(axis: Any, points: Sequence[tuple[float, float, float]], label: str | None, color: int) -> None:
     if points:
         x, mean, spread = zip(*points, strict=True)
         axis.errorbar(x, mean, yerr=spread, label=label, color=f"C{color}", marker="o", capsize=3)

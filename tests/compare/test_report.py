@@ -83,3 +83,18 @@ def test_curves_and_scatters_are_of_what_was_spent_and_scored(tmp_path: Path) ->
         draw(saturation, found, tmp_path)
         with Image.open(tmp_path / name) as picture:
             assert min(picture.size) > 200
+
+
+def test_variants_of_equal_cost_stand_side_by_side_others_against_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    parts = compare_saturation.get_config("parts")
+    found = {"teacher": result(85)}
+    for variant, tflop in (("amd", 30.5), ("features_layernorm", 30.4), ("alignment_direct", 21.0)):
+        found |= {f"{variant}/seed{s}": result(80.0 + s) | {"steps": 10, "tflop": tflop} for s in (0, 1)}
+    plots.scatters(parts, found, Path())
+    (figure,) = drawn
+    told = {axis.get_title().split(":")[0]: axis for axis in figure.axes if "probe" in axis.get_title()}
+    assert told["alignment"].get_xlabel() == "TFLOP"
+    assert told["features"].get_xlabel() == "30.5 TFLOP each"
+    assert [text.get_text() for text in told["features"].get_xticklabels()] == ["as they are", "layernorm"]
