@@ -97,7 +97,7 @@ def _by_epochs(plan: ConfigDict, epochs: dict[str, tuple[int, ...]]) -> dict[str
 
 def _curves(plan: ConfigDict) -> None:
     """Scores by length."""
-    _ask(plan, _by_epochs(plan, EPOCHS), 0.01)
+    _ask(plan, _by_epochs(plan, EPOCHS), *plan.labels)
 
 
 def _parts(plan: ConfigDict) -> None:
