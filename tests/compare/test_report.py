@@ -65,6 +65,7 @@ def test_the_plot_is_a_picture_even_where_scores_are_missing(plan: ConfigDict, t
 
 def test_curves_and_scatters_are_of_what_was_spent_and_scored(tmp_path: Path) -> None:
     saturation = compare_saturation.get_config("smoke")
+    saturation.seeds, saturation.labels = (0, 1), (0.1, 1.0)
     found = {
         "teacher": result(85) | {"tflop": 20.0},
         **{f"amd/seed{s}": result(80.0 + s) | {"steps": 10} for s in (0, 1)},
