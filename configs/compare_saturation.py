@@ -166,7 +166,12 @@ def _wide(plan: ConfigDict) -> None:
     plan.seeds, plan.labels = (0, 1), (0.1,)
     plan.teacher.update(length(REFERENCE * EPOCH))
     plan.teachers = {"after_30_epochs": length(TEACHERS_EPOCHS * EPOCH)}
-    teachers: dict[str, Any] = {"10_epochs": {}, "30_epochs": {"taught_by": "after_30_epochs"}}
+    longer = {"taught_by": "after_30_epochs"}
+    teachers: dict[str, Any] = {
+        "10_epochs": {},
+        "30_epochs": longer,
+        "30_epochs_for_3_epochs": {**longer, **length(3 * EPOCH)},
+    }
     _ask(plan, {**_by_epochs(plan, WIDE_EPOCHS), "teachers": teachers})
 
 
