@@ -17,9 +17,10 @@ from amd_jax.errors import ConfigError, UserError
 
 SCHEME = "gs://"
 LOG_IN = "run `gcloud auth application-default login`, or set GOOGLE_APPLICATION_CREDENTIALS to a key file"
+RIGHTS = "roles/storage.objectViewer to read, roles/storage.objectUser and storage.buckets.get to write"
+
 # Where TensorFlow is installed, orbax's paths would use it; they ask once, at the first path of any kind.
 os.environ.setdefault("EPATH_USE_TF", "false")
-RIGHTS = "roles/storage.objectViewer to read, roles/storage.objectUser and storage.buckets.get to write"
 
 
 class Stored(NamedTuple):

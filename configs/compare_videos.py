@@ -124,7 +124,7 @@ def _tune(plan: ConfigDict) -> None:
 
 def _smoke(plan: ConfigDict) -> None:
     """One seed, one share of the labels, a few videos and a few steps each."""
-    plan.seeds, plan.labels = (0,), plan.labels[:1]
+    plan.seeds, plan.labels = (0,), (FEW,)
     plan.base.data.train_split, plan.base.data.eval_split = "train[:10000]", "eval[:320]"
     plan.base.probe.examples = 320
     shorten((plan.teacher, *plan.methods.values(), plan.finetune, *plan.finetune_on.values()))

@@ -85,17 +85,18 @@ def scatters(plan: ConfigDict, results: Results, workdir: Path) -> None:
 def _scatter(
     axis: Any, plan: ConfigDict, recipes: dict[str, Recipe], column: Column, results: Results
 ) -> None:
-    points = {
-        title(variant): point
-        for variant, recipe in recipes.items()
+    """A colour for each variant, in all panels the same, whichever are scored."""
+    points = [
+        (color, title(variant), *point)
+        for color, (variant, recipe) in enumerate(recipes.items())
         for point in _points(plan, [recipe], column, lambda spent: spent.tflop, results)
-    }
-    costs = [spent for spent, _, _ in points.values()]
+    ]
+    costs = [spent for _, _, spent, _, _ in points]
     equal = bool(costs) and max(costs) < 1.02 * min(costs)
-    for color, (label, (spent, mean, spread)) in enumerate(points.items()):
-        _line(axis, [(color if equal else spent, mean, spread)], None if equal else label, color)
+    for place, (color, label, spent, mean, spread) in enumerate(points):
+        _line(axis, [(place if equal else spent, mean, spread)], None if equal else label, color)
     if equal:
-        axis.set_xticks(range(len(points)), [fill(label, 12) for label in points], fontsize=7)
+        axis.set_xticks(range(len(points)), [fill(label, 12) for _, label, *_ in points], fontsize=7)
         axis.set_xlim(-0.5, len(points) - 0.5)
         axis.set_xlabel(f"{max(costs):.3g} TFLOP each", fontsize=8)
     else:

@@ -52,7 +52,8 @@ class Checkpoints:
     """The checkpoints of one run; saving returns at once and goes on in the background.
 
     Nothing is written, and no directory made, before the first save. A save that fails, as on a full disk, is
-    told and leaves nothing behind; the next one tries again. Older ones go only when a newer one is whole.
+    told and what it wrote removed; what comes late goes with the next save, which tries again, or at the end.
+    Older ones go only when a newer one is whole.
 
     Attributes:
       unsaved: why the last state that was to be saved is not on disk; "" when it is.

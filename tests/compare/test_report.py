@@ -99,3 +99,5 @@ def test_variants_of_equal_cost_stand_side_by_side_others_against_it(monkeypatch
     assert told["alignment"].get_xlabel() == "TFLOP"
     assert told["features"].get_xlabel() == "30.5 TFLOP each"
     assert [text.get_text() for text in told["features"].get_xticklabels()] == ["as they are", "layernorm"]
+    # "both" is the third variant, and "generative", the second, is not there.
+    assert [line.get_color() for line, *_ in told["alignment"].containers] == ["C0", "C2"]

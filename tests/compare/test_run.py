@@ -1,19 +1,19 @@
 """A whole comparison from the command line: stopped, continued, refused when its plan changed."""
 
-import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from amd_jax.compare import cell as cell_run
 from amd_jax.compare.grid import Cell
 from amd_jax.errors import ConfigError
-from configs import compare_fashion
+from configs import compare_fashion, compare_saturation, compare_videos
 from tests import QUICK
 from tests.runs import ROOT
 
@@ -107,14 +107,16 @@ def test_a_run_that_diverges_does_not_keep_the_others_from_their_scores(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["compare_saturation", "compare_videos"])
-def test_a_plan_with_lengths_and_teachers_runs_and_draws_its_curves(name: str, tmp_path: Path) -> None:
-    with start(tmp_path, "--jobs=2", config=f"configs/{name}.py:smoke") as process:
+@pytest.mark.parametrize("plans", [compare_saturation, compare_videos], ids=lambda plans: plans.__name__)
+def test_a_plan_with_lengths_and_teachers_runs_and_draws_its_curves(
+    plans: ModuleType, tmp_path: Path
+) -> None:
+    with start(tmp_path, "--jobs=2", config=f"{plans.__file__}:smoke") as process:
         _, err = process.communicate()
     assert process.returncode == 0, err
     tables = (tmp_path / "W" / "results.md").read_text().split("\n## ")[1:]
     assert "–" not in "".join(table for table in tables if not table.startswith("Methods"))
-    plan = importlib.import_module(f"configs.{name}").get_config("smoke")
+    plan = plans.get_config("smoke")
     for picture in (*plan.curves, *plan.scatters):
         assert (tmp_path / "W" / f"{picture}.png").stat().st_size > 10_000
 

@@ -16,7 +16,7 @@ from amd_jax.errors import RunError
 from amd_jax.steps.train_state import TrainState
 from amd_jax.train.checkpoint import Checkpoints
 from amd_jax.trees import path_name
-from amd_jax.workdir import is_run, load_config, load_params, save_config, saved_steps
+from amd_jax.workdir import half_written, is_run, load_config, load_params, save_config
 from tests.disks import enlarge, small_disk
 from tests.runs import assert_same
 
@@ -256,18 +256,16 @@ def test_a_disk_that_is_full_halfway_keeps_the_last_step_and_the_next_save_tries
         with monkeypatch.context() as patch:
             patch.setattr(Checkpoints, "_free", lambda self: 10**12)
             save_what_finds_no_room(checkpoints, caplog)
-        assert saved_steps(checkpoints.folder) == [1]
+        folder = checkpoints.folder
+        assert set(folder.iterdir()) - set(half_written(folder)) == {folder / "1"}
         enlarge(disk, 9000)
-        written_late(checkpoints.folder, 2, 7 << 20)  # leaves too little room until it is gone
+        written_late(folder, 2, 7 << 20)  # leaves too little room until it is gone
         save_and_close(checkpoints, 3)
 
 
 def test_what_a_failed_save_writes_while_the_next_is_under_way_goes_when_a_run_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(folder: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     write = checksums.write
 
     def slow(folder: Path) -> None:
@@ -275,7 +273,7 @@ def test_what_a_failed_save_writes_while_the_next_is_under_way_goes_when_a_run_e
         write(folder)
 
     checkpoints = Checkpoints(str(tmp_path), keep=1)
-    monkeypatch.setattr(checksums, "write", full)
+    monkeypatch.setattr(checksums, "write", no_room)
     checkpoints.save(large(1), 1, {})
     checkpoints.wait()
     assert checkpoints.unsaved
@@ -292,6 +290,12 @@ def save_what_finds_no_room(checkpoints: Checkpoints, caplog: pytest.LogCaptureF
     assert "a checkpoint takes more than 1.2 MB" in checkpoints.unsaved
     assert checkpoints.unsaved in caplog.text
     assert "Traceback" not in caplog.text
+
+
+def no_room(folder: Path) -> None:
+    """In the place of `checksums.write`: the disk is full."""
+    (folder / checksums.FILE).write_text("{")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def written_late(folder: Path, step: int, size: int) -> None:
@@ -313,11 +317,6 @@ def test_a_write_that_fails_leaves_nothing_and_is_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The last file of a step finds no room."""
-
-    def no_room(folder: Path) -> None:
-        (folder / checksums.FILE).write_text("{")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     folder = two_steps(tmp_path)
     checkpoints = Checkpoints(str(tmp_path), keep=1)
     with pytest.MonkeyPatch.context() as patch:
